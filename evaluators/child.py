@@ -1,0 +1,49 @@
+"""A measuring process: fresh, with a time limit, and dying alone."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from paretrim.errors import MeasurementError
+
+_LIMIT_S = 120.0
+
+
+def ask(question: str, request: Mapping[str, Any], limit_s: float = _LIMIT_S) -> dict[str, Any]:
+    """Run one measurement in a fresh process and return its answer.
+
+    Args:
+        question: ``latency`` or ``memory``.
+        request: JSON-ready arguments.
+        limit_s: Seconds after which the process is killed.
+
+    Raises:
+        MeasurementError: The process died, hung, or answered nonsense; the message has its last words.
+    """
+    # -P keeps the current folder off the import path: a user's folder may hold any module names.
+    command = [sys.executable, "-P", "-m", "paretrim.evaluators.probe", question]
+    try:
+        done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=limit_s, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise MeasurementError(f"measuring {question} took more than {limit_s:.0f} s and was stopped") from error
+    if done.returncode != 0:
+        raise MeasurementError(f"measuring {question}: the process {_ending(done.returncode)}{_last_words(done.stderr)}")
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except json.JSONDecodeError as error:
+        raise MeasurementError(f"measuring {question}: the answer is not JSON: {done.stdout[:200]!r}") from error
+    return answer
+
+
+def _ending(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+
+def _last_words(stderr: str) -> str:
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    return f": {lines[-1]}" if lines else ""

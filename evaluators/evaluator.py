@@ -1,0 +1,99 @@
+"""What an evaluator is: it measures an artifact on a target and gives one or more measurements.
+
+Evaluators are found through the entry-point group ``paretrim.evaluators``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from paretrim.evaluators.artifact import Artifact
+from paretrim.evaluators.lane import Lane
+from paretrim.evaluators.measurement import Measurement
+from paretrim.evaluators.target import Array, Target, TargetAddress
+
+GROUP = "paretrim.evaluators"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where artifacts are measured.
+
+    Attributes:
+        address: The target, also for processes that measure on it.
+        baseline: The unpacked baseline model, for measurements that are taken beside it.
+        empty: The smallest model that takes the same inputs.
+        inputs: A file of different input batches, shape ``(K, batch, ...)``.
+        lane: Keeps training out while something is timed.
+    """
+
+    address: TargetAddress
+    baseline: Path
+    empty: Path
+    inputs: Path
+    lane: Lane
+
+
+def set_up(address: TargetAddress, baseline: Artifact, samples: Array, folder: Path, lane: Lane) -> Bench:
+    """Lay out a bench in a folder.
+
+    Args:
+        address: The target.
+        baseline: The uncompressed model's artifact.
+        samples: Inputs, shape ``(N, ...)``; cut into batches of the target's size.
+        folder: An empty folder of this process.
+        lane: The machine's measuring lane.
+    """
+    bench = Bench(address, folder / "baseline.onnx", folder / "empty.onnx", folder / "inputs.npy", lane)
+    bench.baseline.write_bytes(baseline.read())
+    address.build().empty(samples.shape[1:], str(samples.dtype), bench.empty)
+    size = address.settings.batch_size
+    batches = max(1, len(samples) // size)
+    np.save(bench.inputs, np.resize(samples, (batches, size, *samples.shape[1:])))
+    return bench
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """An artifact that is being measured.
+
+    Attributes:
+        artifact: The shipped file.
+        model: Its unpacked model file.
+    """
+
+    artifact: Artifact
+    model: Path
+
+
+class Evaluator(Protocol):
+    """Gives one or more measurements of an artifact.
+
+    Attributes:
+        metrics: Names of the numbers that it gives and that a search may be run on; less is better.
+    """
+
+    metrics: ClassVar[tuple[str, ...]]
+
+    def measure(self, specimen: Specimen, bench: Bench) -> tuple[Measurement, ...]:
+        """Measure an artifact.
+
+        Raises:
+            MeasurementError: It could not be measured; says why.
+        """
+        ...
+
+
+def installed() -> dict[str, Evaluator]:
+    """Return one evaluator of each kind, by name: this package's and those of other packages."""
+    return {point.name: point.load()() for point in entry_points(group=GROUP)}
+
+
+def open_target(bench: Bench) -> Target:
+    """Return the bench's target."""
+    return bench.address.build()

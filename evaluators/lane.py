@@ -1,0 +1,69 @@
+"""The measuring lane: one measurement at a time on a machine, and no training of ours beside it.
+
+Training enters `working` for each batch; a measurement enters `measuring`, waits for the batches under way, and keeps
+new ones out until it is done. The locks are the operating system's, so that a killed process frees its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import gettempdir
+
+_PATIENCE_S = 60.0
+
+
+class Lane:
+    """The lane of one machine, shared by all jobs of a user.
+
+    Args:
+        folder: Where the two lock files lie; the default is the same for all processes of a user.
+        patience_s: How long a measurement waits for work under way before it goes ahead in a crowd.
+    """
+
+    def __init__(self, folder: Path | None = None, patience_s: float = _PATIENCE_S) -> None:
+        self._folder = folder or Path(gettempdir()) / f"paretrim-{os.getuid()}"
+        self._patience_s = patience_s
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Work; waits while a measurement is under way or waiting."""
+        # The gate lets a waiting measurement in before the next batch; without it, training would starve it.
+        with self._open("gate") as gate, self._open("room") as room:
+            fcntl.flock(gate, fcntl.LOCK_SH)
+            fcntl.flock(room, fcntl.LOCK_SH)
+            fcntl.flock(gate, fcntl.LOCK_UN)
+            yield
+
+    @contextmanager
+    def measuring(self) -> Iterator[bool]:
+        """Measure alone; yields False when work would not make room, so that the numbers can be flagged."""
+        with self._open("gate") as gate, self._open("room") as room:
+            deadline = time.monotonic() + self._patience_s
+            alone = _lock(gate, deadline) and _lock(room, deadline)
+            yield alone
+
+    @contextmanager
+    def _open(self, name: str) -> Iterator[int]:
+        descriptor = os.open(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, deadline: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)
+        else:
+            return True

@@ -1,0 +1,24 @@
+"""A measurement: a number with its unit, its spread and how it was taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measured number.
+
+    Attributes:
+        name: Metric name with its unit in it, such as ``latency_ms`` or ``size_bytes``.
+        value: The number that is compared and searched on.
+        low: Lower end of its 95% interval, where one was taken.
+        high: Upper end of its 95% interval, where one was taken.
+        how: How it was taken, in a few words.
+    """
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    how: str = ""

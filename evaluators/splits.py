@@ -1,0 +1,218 @@
+"""The data of a job: three splits that a search may see, and one that it may not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, default_collate
+
+from paretrim.errors import DataError
+
+Tensor = torch.Tensor
+_HASHED_SAMPLES = 4096
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples.
+
+    Attributes:
+        inputs: Shape ``(N, ...)``.
+        labels: Shape ``(N,)`` for classes, ``(N, ...)`` for regression.
+        index: Positions of the samples in their split, shape ``(N,)``.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+class Split:
+    """One part of the data: ``N`` samples of an input and a label.
+
+    Args:
+        data: A pair of arrays or tensors of equal length, or a map-style ``torch.utils.data.Dataset`` whose items
+            are (input, label) pairs.
+        name: What to call it in messages.
+
+    Raises:
+        DataError: The data is something else, is empty, or its two arrays differ in length.
+    """
+
+    def __init__(self, data: Any, name: str = "data") -> None:
+        self.name = name
+        self._arrays: tuple[Tensor, Tensor] | None = None
+        self._dataset: Dataset[Any] | None = None
+        if isinstance(data, Split):
+            self._arrays, self._dataset = data._arrays, data._dataset
+        elif isinstance(data, tuple | list) and len(data) == 2:
+            self._arrays = _as_tensors(data[0], data[1], name)
+        elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+            self._dataset = cast("Dataset[Any]", data)
+        else:
+            raise DataError(
+                f"the {name} split is a {type(data).__name__}; give a pair (inputs, labels) of arrays or tensors, "
+                "or a map-style torch Dataset whose items are such pairs"
+            )
+        if len(self) == 0:
+            raise DataError(f"the {name} split is empty; it needs at least one sample")
+        self._check_first()
+
+    def __len__(self) -> int:
+        if self._arrays is not None:
+            return len(self._arrays[0])
+        return len(cast(Sized, self._dataset))
+
+    def batches(self, size: int, *, seed: int | None = None) -> Iterator[Batch]:
+        """Yield all samples in batches, in order, or shuffled when a seed is given."""
+        order = torch.arange(len(self))
+        if seed is not None:
+            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        for index in order.split(size):
+            yield self.at(index)
+
+    def at(self, index: Tensor) -> Batch:
+        """Return the samples at the given positions."""
+        if self._arrays is not None:
+            inputs, labels = self._arrays
+            return Batch(inputs[index], labels[index], index)
+        dataset = cast("Dataset[Any]", self._dataset)
+        inputs, labels = default_collate([dataset[i] for i in index.tolist()])
+        return Batch(inputs, torch.as_tensor(labels), index)
+
+    def first(self, count: int) -> Batch:
+        """Return the first samples, at most `count`."""
+        return self.at(torch.arange(min(count, len(self))))
+
+    def sample_hashes(self, limit: int | None = None) -> list[bytes]:
+        """Return a hash of each sample's input and label; evenly spaced ones when there are more than `limit`."""
+        positions = torch.arange(len(self))
+        if limit is not None and len(self) > limit:
+            positions = torch.linspace(0, len(self) - 1, limit).long()
+        hashes: list[bytes] = []
+        for index in positions.split(1024):
+            batch = self.at(index)
+            hashes += [_sample_hash(x, y) for x, y in zip(batch.inputs, batch.labels, strict=True)]
+        return hashes
+
+    def fingerprint(self) -> str:
+        """Return a hash over the length and up to 4,096 evenly spaced samples."""
+        digest = hashlib.sha256(str(len(self)).encode())
+        for sample in self.sample_hashes(_HASHED_SAMPLES):
+            digest.update(sample)
+        return digest.hexdigest()
+
+    def _check_first(self) -> None:
+        try:
+            batch = self.first(1)
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(f"the {self.name} split cannot give its first sample: {type(error).__name__}: {error}") from error
+        if not isinstance(batch.inputs, Tensor):
+            raise DataError(
+                f"an input of the {self.name} split is a {type(batch.inputs).__name__}; models of one tensor input are "
+                "supported, so give one array or tensor per sample"
+            )
+
+
+class HeldOut:
+    """The test split: a type of its own, which no evaluator of the search accepts.
+
+    It is opened once, by the step that scores the final front.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self._split = Split(data, "test")
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def unseal(self) -> Split:
+        """Return the samples. Only the final scoring, and the check that splits do not overlap, may call this."""
+        return self._split
+
+
+@dataclass(frozen=True)
+class SearchSplits:
+    """What a search may see."""
+
+    train: Split
+    calibration: Split
+    validation: Split
+
+
+class Splits:
+    """The data of a job.
+
+    Each part is a pair of arrays or tensors ``(inputs, labels)``, or a map-style torch ``Dataset`` of such pairs.
+
+    Args:
+        train: For recovery training.
+        calibration: For the quantizer's activation ranges; may be drawn from the training data.
+        validation: For every choice of the search.
+        test: Held out; scored once, for the final front.
+
+    Raises:
+        DataError: A part is empty or of the wrong kind.
+    """
+
+    def __init__(self, *, train: Any, calibration: Any, validation: Any, test: Any) -> None:
+        self.search = SearchSplits(Split(train, "train"), Split(calibration, "calibration"), Split(validation, "validation"))
+        self.test = HeldOut(test)
+
+    def check(self) -> None:
+        """Check that validation and test share no sample with another split, and that inputs are finite.
+
+        Raises:
+            DataError: Lists everything that is wrong.
+        """
+        parts = {
+            "train": self.search.train,
+            "calibration": self.search.calibration,
+            "validation": self.search.validation,
+            "test": self.test.unseal(),
+        }
+        wrong = [problem for part in parts.values() for problem in _unfit_inputs(part)]
+        hashes = {name: set(part.sample_hashes()) for name, part in parts.items()}
+        for kept, others in (("validation", ("train", "calibration", "test")), ("test", ("train", "calibration"))):
+            for other in others:
+                shared = len(hashes[kept] & hashes[other])
+                if shared:
+                    wrong.append(
+                        f"{shared} sample{'s' if shared > 1 else ''} of the {kept} split {'are' if shared > 1 else 'is'} "
+                        f"also in the {other} split; scores would be too good, so remove them from one of the two"
+                    )
+        if wrong:
+            raise DataError("the data has mistakes:\n" + "\n".join(f"  - {problem}" for problem in wrong))
+
+    def fingerprint(self) -> str:
+        """Return a hash of the data, to tell whether a resumed job still has the same."""
+        parts: Sequence[Split] = (self.search.train, self.search.calibration, self.search.validation, self.test.unseal())
+        return hashlib.sha256("".join(part.fingerprint() for part in parts).encode()).hexdigest()
+
+
+def _as_tensors(inputs: Any, labels: Any, name: str) -> tuple[Tensor, Tensor]:
+    try:
+        x, y = torch.as_tensor(np.asarray(inputs)), torch.as_tensor(np.asarray(labels))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the {name} split cannot be read as two arrays: {error}") from error
+    if x.dim() == 0 or y.dim() == 0 or len(x) != len(y):
+        raise DataError(f"the {name} split has inputs of shape {tuple(x.shape)} and labels of shape {tuple(y.shape)}; "
+                        "their first dimensions must be equal")
+    return (x.float() if x.dtype == torch.float64 else x), y
+
+
+def _sample_hash(x: Tensor, y: Tensor) -> bytes:
+    return hashlib.sha256(x.numpy().tobytes() + y.numpy().tobytes()).digest()[:16]
+
+
+def _unfit_inputs(part: Split) -> Iterator[str]:
+    first = part.first(256).inputs
+    if first.is_floating_point() and not bool(torch.isfinite(first).all()):
+        yield f"the {part.name} split has inputs that are NaN or infinite; clean them before the search"

@@ -1,0 +1,99 @@
+"""The process that makes trials for Ray Tune, one after the other."""
+
+from __future__ import annotations
+
+import faulthandler
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from ray import tune
+
+from paretrim.errors import ParetrimError
+from paretrim.search.study import Asked
+from paretrim.search.trial import TrialContext, TrialRunner
+from paretrim.spaces.recipe import Recipe
+from paretrim.tracking.records import Epoch, TrialRecord
+
+RECORD = "record"
+_TRACE_LINES = 30
+
+
+def hang_file(scratch: Path, number: int) -> Path:
+    """Return where the process of a trial writes what it was doing when its time was up."""
+    return scratch / f"{number}.hang"
+
+
+class TrialActor(tune.Trainable):  # type: ignore[misc]
+    """Makes trials; kept from one trial to the next, since a fresh process costs over a second.
+
+    A step is one epoch of training, or the rest of the trial after it.
+    """
+
+    def setup(self, config: dict[str, Any], context: TrialContext, scratch: Path, limit_s: float, threads: int) -> None:
+        """Take the search's context and begin the first trial."""
+        torch.set_num_threads(threads)
+        self._scratch = scratch
+        self._limit_s = limit_s
+        self._runner = TrialRunner(context)
+        self._hang_note: TextIO | None = None
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin the next trial in this process."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Go on with the trial until its next epoch or its end."""
+        try:
+            self._watch()
+            event = next(self._events)
+        except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that fails one trial only
+            event = self._failed(error)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        if isinstance(event, Epoch):
+            return {"done": False, **asdict(event)}
+        self._close_note()
+        return {"done": True, RECORD: event.to_json()}
+
+    def cleanup(self) -> None:
+        """Let go of the note."""
+        self._close_note()
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._asked = Asked(config["number"], config["kind"], Recipe.from_json(config["recipe"]))
+        self._deadline = time.monotonic() + self._limit_s
+        self._started = time.monotonic()
+        self._events: Iterator[Epoch | TrialRecord] = self._runner.run(self._asked)
+        self._close_note()
+        self._hang_note = hang_file(self._scratch, self._asked.number).open("w")
+
+    def _watch(self) -> None:
+        # The interpreter's own watchdog works also while a hanging call holds the interpreter: it writes where each
+        # thread is and ends the process, which fails this trial and no other.
+        remaining = max(0.1, self._deadline - time.monotonic())
+        faulthandler.dump_traceback_later(remaining, exit=True, file=self._hang_note)
+
+    def _close_note(self) -> None:
+        if self._hang_note is not None:
+            self._hang_note.close()
+            self._hang_note = None
+
+    def _failed(self, error: Exception) -> TrialRecord:
+        known = isinstance(error, ParetrimError)
+        cause = str(error) if known else "".join(traceback.format_exception(error)[-_TRACE_LINES:])
+        return TrialRecord(
+            number=self._asked.number,
+            kind=self._asked.kind,
+            state="failed",
+            recipe=self._asked.recipe.values,
+            seed=self._asked.recipe.seed,
+            seconds={"total": time.monotonic() - self._started},
+            cause=cause,
+        )

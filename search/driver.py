@@ -1,0 +1,206 @@
+"""The driver: Ray Tune runs the trials of a study until its budget is used."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+# Set before Ray is imported: no loggers of Tune's own (they cost more than a short trial), no usage report.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1")
+os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", "2")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray import tune
+
+from paretrim.errors import ParetrimError
+from paretrim.search.actor import TrialActor
+from paretrim.search.job import Job
+from paretrim.search.monitor import Monitor
+from paretrim.search.searcher import StudySearcher
+from paretrim.search.store import JobFolder
+from paretrim.search.study import Study
+from paretrim.search.trial import TrialContext
+from paretrim.tracking.records import TrialRecord
+from paretrim.tracking.tracker import Tracker
+
+
+@dataclass
+class Backlog:
+    """Logs trials as they end, and again later those that could not be logged then."""
+
+    tracker: Tracker
+    monitor: Monitor
+    waiting: list[TrialRecord] = field(default_factory=list)
+
+    def log(self, record: TrialRecord) -> None:
+        """Log a trial and all that wait; a server that is away costs nothing but a line."""
+        self.waiting.append(record)
+        self.flush()
+
+    def flush(self) -> None:
+        """Log what waits, until the first failure."""
+        while self.waiting:
+            try:
+                self.tracker.log_trial(self.waiting[0])
+            except ParetrimError as error:
+                if len(self.waiting) == 1:
+                    self.monitor.say(f"{error}; it is kept in the study and logged later")
+                return
+            self.waiting.pop(0)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of the driver ended.
+
+    Attributes:
+        interrupted: Whether Ctrl-C ended it.
+        out_of_time: Whether its minutes were up before its trials.
+        seconds: Wall time of the trials' part.
+    """
+
+    interrupted: bool
+    out_of_time: bool
+    seconds: float
+
+
+def drive(
+    job: Job, context: TrialContext, study: Study, backlog: Backlog, folder: JobFolder, monitor: Monitor
+) -> Outcome:
+    """Run trials until the budget is used or Ctrl-C is pressed."""
+    study.use_sampler(job.budget.trials)
+    folder.scratch.mkdir(exist_ok=True)
+    with _ray(job):
+        searcher = StudySearcher(
+            study,
+            context.space,
+            trials=job.budget.trials,
+            parallel=job.budget.parallel,
+            limit_s=job.budget.trial_minutes * 60,
+            scratch=folder.scratch,
+            finished=backlog.log,
+            monitor=monitor,
+        )
+        stopper = _Stopper(searcher, job.budget.minutes)
+        started = time.monotonic()
+        with _interruptible(stopper):
+            _tune(job, context, searcher, stopper, folder)
+        return Outcome(stopper.interrupted, stopper.out_of_time, time.monotonic() - started)
+
+
+def _tune(job: Job, context: TrialContext, searcher: StudySearcher, stopper: _Stopper, folder: JobFolder) -> None:
+    threads = max(1, (os.cpu_count() or 1) // job.budget.parallel)
+    trainable = tune.with_parameters(
+        TrialActor,
+        context=context,
+        scratch=folder.scratch,
+        limit_s=job.budget.trial_minutes * 60,
+        threads=threads,
+    )
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 1}),
+        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder.scratch),
+            verbose=0,
+            stop=stopper,
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+        ),
+    )
+    with contextlib.suppress(tune.TuneError):
+        # Trials that failed are in the study with their causes; Tune's own account of them says no more.
+        tuner.fit()
+
+
+class _Stopper(tune.Stopper):  # type: ignore[misc]
+    """Ends a run at once on Ctrl-C; when the minutes are up, lets the trials under way end and starts no more."""
+
+    def __init__(self, searcher: StudySearcher, minutes: float | None) -> None:
+        self._searcher = searcher
+        self._deadline = None if minutes is None else time.monotonic() + minutes * 60
+        self.interrupted = False
+        self.out_of_time = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002 - Tune's protocol
+        return False
+
+    def stop_all(self) -> bool:
+        if self._deadline is not None and time.monotonic() > self._deadline and not self.out_of_time:
+            self.out_of_time = self._searcher.closing = True
+        return self.interrupted
+
+    def interrupt(self) -> None:
+        """End the run at the next turn of Tune's loop."""
+        self.interrupted = self._searcher.stopping = True
+
+
+@contextlib.contextmanager
+def _interruptible(stopper: _Stopper) -> Iterator[None]:
+    """Let the first Ctrl-C end the run in order, and a second one at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_interrupt(signum: int, frame: Any) -> None:  # noqa: ARG001 - the signal module's protocol
+        if stopper.interrupted:
+            raise KeyboardInterrupt
+        stopper.interrupt()
+
+    before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _ray(job: Job) -> Iterator[None]:
+    """Start Ray on this machine for the time of a run, unless the caller has started it."""
+    if ray.is_initialized():
+        yield
+        return
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    with _import_path_of_workers(job):
+        ray.init(
+            address="local",
+            num_cpus=job.budget.parallel,
+            num_gpus=0,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _import_path_of_workers(job: Job) -> Iterator[None]:
+    """Let workers find the user's modules before anything is unpickled in them."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(job.folder), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before

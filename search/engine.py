@@ -1,0 +1,163 @@
+"""Starting and going on with a search, from a job to its result."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+
+from paretrim.errors import ResumeError
+from paretrim.evaluators import target
+from paretrim.evaluators.accuracy import AccuracyEvaluator
+from paretrim.search import prepare
+from paretrim.search.driver import Backlog, Outcome, drive
+from paretrim.search.job import Job
+from paretrim.search.monitor import Monitor
+from paretrim.search.result import Result, artifact_of, objectives_of, open_result
+from paretrim.search.store import JobFolder, Store
+from paretrim.search.study import SCHEMA, Study
+from paretrim.tracking.front import feasible
+from paretrim.tracking.mlflow_tracker import MlflowTracker
+from paretrim.tracking.tracker import Summary, Tracker
+
+
+def start(job: Job, store: Store, monitor: Monitor) -> Result:
+    """Run a new search.
+
+    Raises:
+        UsageError: The job's model, data or constraints do not do.
+        LoweringError: The model does not export.
+    """
+    monitor.say("loading the model and the data")
+    subject = prepare.load(job)
+    folder = store.create(job.name)
+    try:
+        with folder.driven():
+            monitor.say(f"{folder.name}: lowering the baseline")
+            context = prepare.prepare(job, subject, folder)
+            study = _new_study(job, subject, store, folder)
+            store.mark_started(folder)
+            return _run(job, subject, context, study, store, folder, monitor)
+    finally:
+        if not (folder.path / "started").exists():
+            shutil.rmtree(folder.path, ignore_errors=True)
+
+
+def go_on(name: str | None, store: Store, monitor: Monitor, budget: Mapping[str, object] | None = None) -> Result:
+    """Go on with a search that was interrupted, or whose budget is now larger.
+
+    Args:
+        name: Name of the search; None for the latest.
+        store: Where it lies.
+        monitor: Shown what goes on.
+        budget: Fields of the budget to change, such as ``{"trials": 100}``.
+
+    Raises:
+        UnknownJobError: There is no such search.
+        ResumeError: The model, the data or the space has changed since.
+    """
+    result = open_result(name, store)
+    job = result.job
+    if budget:
+        job = Job(**{**job.model_dump(), "budget": {**job.budget.model_dump(), **budget}})
+    with result.folder.driven():
+        monitor.say(f"{result.name}: loading the model and the data")
+        subject = prepare.load(job)
+        study = result.reopen()
+        _check_unchanged(study.noted("fingerprints", {}), subject.fingerprints, result.name)
+        context = prepare.prepare(job, subject, result.folder)
+        study.note("job", job.model_dump(mode="json"))
+        return _run(job, subject, context, study, store, result.folder, monitor)
+
+
+def _new_study(job: Job, subject: prepare.Subject, store: Store, folder: JobFolder) -> Study:
+    objectives = objectives_of(job, subject.metric.maximize)
+    study = Study(store.study_url, folder.name, objectives, job.bounds, job.seed, create=True)
+    study.note("schema", SCHEMA)
+    study.note("job", job.model_dump(mode="json"))
+    study.note("fingerprints", subject.fingerprints)
+    study.note("maximize", subject.metric.maximize)
+    study.begin(subject.space.anchors(job.seed))
+    return study
+
+
+def _run(
+    job: Job,
+    subject: prepare.Subject,
+    context: prepare.TrialContext,
+    study: Study,
+    store: Store,
+    folder: JobFolder,
+    monitor: Monitor,
+) -> Result:
+    tracker = _tracker(job, store, folder)
+    logged = tracker.logged()
+    backlog = Backlog(tracker, monitor, [r for r in study.records() if r.number not in logged])
+    backlog.flush()
+    for record in study.records():
+        monitor.finished(record)
+    if study.noted("tested_after") is not None and len(study.records()) < job.budget.trials:
+        monitor.say("this search goes on after its test data was seen once; that is noted in its summary")
+    outcome = drive(job, context, study, backlog, folder, monitor)
+    shutil.rmtree(folder.scratch, ignore_errors=True)
+    _account(study, outcome)
+    result = Result(folder.name, job, store, folder, study, outcome)
+    if not outcome.interrupted:
+        monitor.say("scoring the front on the held-out test data")
+        _score_test(subject, study, result)
+    backlog.flush()
+    _summarize(result, tracker, monitor)
+    return result
+
+
+def _score_test(subject: prepare.Subject, study: Study, result: Result) -> None:
+    """Score the front, and the baseline beside it, on the test split; scores are kept by artifact."""
+    report = result.report
+    if report is None:
+        return
+    scores = dict(result.test_scores)
+    evaluator = AccuracyEvaluator(subject.metric, subject.splits.test.unseal())
+    built = target.find(result.job.target.settings).build()
+    for row in (report.baseline, *report.front):
+        if row.sha256 not in scores:
+            with artifact_of(result, row).unpacked() as path:
+                scores[row.sha256] = evaluator.score(built.open(path)).value
+    study.note("test_scores", scores)
+    if study.noted("tested_after") is None:
+        study.note("tested_after", len(study.records()))
+
+
+def _summarize(result: Result, tracker: Tracker, monitor: Monitor) -> None:
+    report = result.report
+    if report is None:
+        return
+    records, base = result.records, report.baseline
+    reference = {**base.validation, **base.metrics}
+    meets = frozenset(r.number for r in records if r.complete and feasible(r.metrics, result.job.bounds, reference))
+    tested = result.study.noted("tested_after")
+    notes = {"job": result.name, "state": "interrupted" if result.interrupted else "finished"}
+    if tested is not None and tested < len(records):
+        notes["test"] = f"the test data was first seen after {tested} trials; the search went on to {len(records)}"
+    summary = Summary(report, records, meets, result.figures(), notes)
+    try:
+        tracker.log_summary(summary)
+    except Exception as error:  # noqa: BLE001 - the result stands without its summary, which `resume` writes again
+        monitor.say(f"{error}; `paretrim resume {result.name}` logs it again")
+
+
+def _account(study: Study, outcome: Outcome) -> None:
+    study.note("wall_seconds", study.noted("wall_seconds", 0.0) + outcome.seconds)
+
+
+def _tracker(job: Job, store: Store, folder: JobFolder) -> Tracker:
+    if job.tracking_uri is not None:
+        return MlflowTracker(job.tracking_uri, folder.name, None)
+    return MlflowTracker(store.tracking_uri, folder.name, store.tracking_artifacts)
+
+
+def _check_unchanged(before: Mapping[str, str], now: Mapping[str, str], name: str) -> None:
+    changed = [part for part, value in now.items() if before.get(part) != value]
+    if changed:
+        raise ResumeError(
+            f"{name} cannot go on: its {' and '.join(changed)} changed since it was started, so new trials could not be "
+            "compared with the old ones; restore what changed, or start a new search (a larger budget is fine)"
+        )

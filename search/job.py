@@ -1,0 +1,276 @@
+"""The job: what to compress, with which data, for which target, over which space, for which objectives."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from paretrim.errors import JobError, Problem, UsageError, nearest
+from paretrim.evaluators import evaluator, metrics, target
+from paretrim.evaluators.target import TargetSettings
+from paretrim.search.mistakes import problems
+from paretrim.spaces import technique
+from paretrim.spaces.technique import Options
+from paretrim.tracking import constraints
+from paretrim.tracking.constraints import Constraint
+
+# Shares of a value within which two measurements count as a tie; see tracking/front.py.
+_NOISE = {"latency_ms": 0.03, "latency_p50_ms": 0.05, "latency_p90_ms": 0.1, "latency_p99_ms": 0.2, "memory_bytes": 0.05}
+_IMPORT_PATH = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")
+
+
+def _import_path(given: Any) -> Any:
+    """Turn a function into its import path, and check the form of a path."""
+    if callable(given):
+        return _path_of(given)
+    if isinstance(given, str) and not _IMPORT_PATH.match(given):
+        raise ValueError(f"'{given}' is not an import path; write package.module:function")
+    return given
+
+
+def _path_of(function: Callable[..., Any]) -> str:
+    module, name = function.__module__, function.__qualname__
+    if "<" in name:
+        raise ValueError(f"{name} is defined inside another function; workers import functions by name, so move it to a module")
+    if module == "__main__":
+        # Workers import the script as a module of its own name.
+        script = getattr(sys.modules["__main__"], "__file__", None)
+        if script is None:
+            raise ValueError(f"{name} was typed into an interpreter; workers cannot import it, so put it into a file")
+        module = Path(script).stem
+    return f"{module}:{name}"
+
+
+ImportPath = Annotated[str, BeforeValidator(_import_path)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TargetOptions(_Section):
+    """Where the model will run.
+
+    Attributes:
+        runtime: Name of a target; ``onnxruntime`` runs on the CPU.
+        threads: Threads that compute one batch.
+        batch_size: Samples per call when latency and memory are measured.
+    """
+
+    runtime: str = "onnxruntime"
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 1
+
+    @field_validator("runtime")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _checked(lambda: target.find(TargetSettings(runtime=value)) and value)
+
+    @property
+    def settings(self) -> TargetSettings:
+        """The same for the evaluators."""
+        return TargetSettings(self.runtime, self.threads, self.batch_size)
+
+
+class Budget(_Section):
+    """How much to spend; whatever ends first ends the search.
+
+    Attributes:
+        trials: Trials that end, the three anchors included, failures too.
+        minutes: Wall time, or None for no limit.
+        parallel: Trials at the same time; by default one for each core, at most 8.
+        trial_minutes: A trial that takes longer is stopped and counted as failed.
+    """
+
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 24
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    parallel: Annotated[int, Field(ge=1, le=4096)] = Field(default_factory=lambda: min(8, os.cpu_count() or 1))
+    trial_minutes: Annotated[float, Field(gt=0)] = 30.0
+
+
+def _metric_name(given: Any) -> Any:
+    if isinstance(given, str) and ":" not in given:
+        return _checked(lambda: metrics.by_name(given) and given)
+    return _import_path(given)
+
+
+def _metric_label(metric: str) -> str:
+    return metric.partition(":")[2].rpartition(".")[2] if ":" in metric else metric
+
+
+def _metric_names(info: ValidationInfo) -> list[str]:
+    measured = [name for e in evaluator.installed().values() for name in e.metrics]
+    return [_metric_label(info.data.get("metric", "accuracy")), *measured]
+
+
+def _known_metric(name: str, info: ValidationInfo) -> str:
+    allowed = _metric_names(info)
+    if name not in allowed:
+        raise ValueError(f"unknown metric '{name}'; allowed: {', '.join(allowed)}{nearest(name, allowed)}")
+    return name
+
+
+def _readable(text: str, info: ValidationInfo) -> str:
+    _known_metric(_checked(lambda: constraints.parse(text)).metric, info)
+    return text
+
+
+ImportPathOrName = Annotated[str, BeforeValidator(_metric_name)]
+ObjectiveName = Annotated[str, AfterValidator(_known_metric)]
+ConstraintText = Annotated[str, AfterValidator(_readable)]
+
+
+class Job(_Section):
+    """A search job, the same from YAML and from Python.
+
+    Attributes:
+        name: Name of the job; searches are numbered by it: ``digits-1``, ``digits-2``.
+        model: Import path, or function, that returns a trained ``torch.nn.Module``.
+        data: Import path, or function, that returns `paretrim.Splits`.
+        metric: Name of a metric, or the import path of ``(outputs, labels) -> float`` (more is better).
+        space: Techniques by name with their settings; ``off`` leaves one out; all are on by default.
+        objectives: Metrics to trade off; by default the metric, latency, size and memory.
+        constraints: Bounds that a point of the front must meet.
+        target: Where the model will run.
+        budget: How much to spend.
+        seed: Of everything random.
+        tracking_uri: MLflow tracking URI; by default a SQLite file in the store.
+        export_tolerance: How much the artifact's metric may be worse than the torch model's before a trial fails.
+        folder: Where the model's and data's modules lie; by default the job file's folder.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "job"
+    model: ImportPath
+    data: ImportPath
+    metric: ImportPathOrName = "accuracy"
+    space: dict[str, SerializeAsAny[Options] | None] = Field(default_factory=dict)
+    objectives: Annotated[tuple[ObjectiveName, ...], Field(validate_default=True)] = ()
+    constraints: tuple[ConstraintText, ...] = ()
+    target: TargetOptions = TargetOptions()
+    budget: Budget = Field(default_factory=Budget)
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    tracking_uri: str | None = None
+    export_tolerance: Annotated[float, Field(ge=0)] = 0.02
+    folder: Path = Field(default_factory=Path.cwd)
+
+    def __init__(self, **given: Any) -> None:
+        space, found = _read_space(given.get("space", {}))
+        try:
+            super().__init__(**{**given, "space": space})
+        except ValidationError as error:
+            found += problems(error, type(self))
+        if found:
+            raise JobError(found)
+
+    @field_validator("objectives")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError(f"an objective is named twice: {', '.join(names)}")
+        return names or (_metric_names(info)[0], "latency_ms", "size_bytes", "memory_bytes")
+
+    @field_validator("constraints")
+    @classmethod
+    def _possible(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = list(impossible([constraints.parse(text) for text in texts], {}))
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return texts
+
+    @field_validator("folder")
+    @classmethod
+    def _exists(cls, folder: Path) -> Path:
+        if not folder.is_dir():
+            raise ValueError(f"'{folder}' is not a folder")
+        return folder.resolve()
+
+    @property
+    def bounds(self) -> tuple[Constraint, ...]:
+        """The constraints, parsed."""
+        return tuple(constraints.parse(text) for text in self.constraints)
+
+    @property
+    def metric_name(self) -> str:
+        """What the metric is called in records and tables."""
+        return _metric_label(self.metric)
+
+    def noise(self, name: str) -> float:
+        """Return the width of a tie in a metric, as a share of its value."""
+        return _NOISE.get(name, 0.0)
+
+    def identity(self) -> str:
+        """Return what must not change when a search is resumed, as JSON: all but the budget and where things lie."""
+        return self.model_dump_json(exclude={"budget", "folder", "tracking_uri", "name"})
+
+
+def impossible(bounds: Iterable[Constraint], baseline: dict[str, float]) -> Iterable[str]:
+    """Yield what is wrong with constraints that nothing can meet.
+
+    Args:
+        bounds: The constraints.
+        baseline: The baseline's metrics; relative constraints on a metric that is not in it are left out.
+    """
+    known = [c for c in bounds if c.factor == 0.0 or c.metric in baseline]
+    for c in known:
+        limit = c.limit(baseline)
+        if not c.upper and c.metric in ("accuracy", "f1") and limit > 1.0:
+            yield f"'{c.text}' asks for {c.metric} of {limit:.4g}, and 1 is the most there is"
+        if c.upper and limit <= 0.0:
+            yield f"'{c.text}' asks for {c.metric} of at most {limit:.4g}, and it is always more than 0"
+    for low in (c for c in known if not c.upper):
+        for high in (c for c in known if c.upper and c.metric == low.metric):
+            if low.limit(baseline) > high.limit(baseline):
+                yield f"'{low.text}' and '{high.text}' exclude each other"
+
+
+def _read_space(given: Any) -> tuple[dict[str, Options | None], list[Problem]]:
+    """Return every technique's settings, None for those that are off, and all that is wrong."""
+    if not isinstance(given, dict):
+        return {}, [Problem(("space",), f"a mapping of techniques is needed, not {type(given).__name__}")]
+    known = technique.installed()
+    names = sorted(known)
+    wrong = [
+        Problem(("space", str(name)), f"unknown technique; allowed: {', '.join(names)}{nearest(str(name), names)}")
+        for name in given
+        if name not in known
+    ]
+    space: dict[str, Options | None] = {}
+    for name in names:
+        try:
+            space[name] = _options(known[name].Options, given.get(name, {}))
+        except ValidationError as error:
+            wrong += problems(error, known[name].Options, ("space", name))
+    return space, wrong
+
+
+def _options(kind: type[Options], given: Any) -> Options | None:
+    # YAML reads the word off as False.
+    if given is False or given == "off":
+        return None
+    if given is True or given is None:
+        return kind()
+    return given if isinstance(given, kind) else kind.model_validate(given)
+
+
+def _checked(check: Callable[[], Any]) -> Any:
+    """Let pydantic collect an error of ours with the others."""
+    try:
+        return check()
+    except UsageError as error:
+        raise ValueError(str(error)) from None

@@ -1,0 +1,251 @@
+"""The result of a search: its records, its front, and what can be done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from paretrim.errors import ArtifactError, NothingFoundError, UsageError, nearest
+from paretrim.evaluators.artifact import Artifact
+from paretrim.search.job import Job
+from paretrim.search.store import JobFolder, Store
+from paretrim.search.study import SCHEMA, Study
+from paretrim.tracking import constraints
+from paretrim.tracking.front import Objective, baseline_metrics, binding, hypervolume, nearest_misses
+from paretrim.tracking.records import TrialRecord
+from paretrim.tracking.report import Report, Row, build, row_of
+
+if TYPE_CHECKING:
+    from paretrim.search.driver import Outcome
+    from paretrim.tracking.bundle import Verdict
+
+
+@dataclass(frozen=True)
+class Result:
+    """A search, under way or ended.
+
+    Attributes:
+        name: Its name, such as ``digits-1``.
+        job: What was searched.
+        store: Where it lies.
+        folder: Its folder there.
+        study: Its study.
+        outcome: How its last run ended, when this process ran it.
+    """
+
+    name: str
+    job: Job
+    store: Store = field(repr=False)
+    folder: JobFolder = field(repr=False)
+    study: Study = field(repr=False)
+    outcome: Outcome | None = field(default=None, repr=False)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the last run."""
+        return self.outcome is not None and self.outcome.interrupted
+
+    @property
+    def records(self) -> Sequence[TrialRecord]:
+        """All trials that ended, by number."""
+        return self.study.records()
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What was optimized."""
+        return objectives_of(self.job, bool(self.study.noted("maximize", True)))
+
+    @property
+    def test_scores(self) -> dict[str, float]:
+        """The metric on held-out data by artifact hash."""
+        return dict(self.study.noted("test_scores", {}))
+
+    @property
+    def report(self) -> Report | None:
+        """The front with its baseline, or None while the baseline is not done."""
+        return build(self.name, self.job.metric_name, self.records, self.objectives, self.job.bounds, self.test_scores)
+
+    @property
+    def front(self) -> pd.DataFrame:
+        """The front as a table, one row a point, best in the first objective first."""
+        report = self.report
+        return pd.DataFrame() if report is None else report.to_frame()
+
+    @property
+    def hypervolume(self) -> float:
+        """The share of a box fixed by the baseline that the front dominates, from 0 to 1."""
+        return hypervolume(self.records, self.objectives, self.job.bounds)
+
+    def require_report(self) -> Report:
+        """Return the report.
+
+        Raises:
+            NothingFoundError: The baseline is not done, or failed; says why.
+        """
+        report = self.report
+        if report is None:
+            base = next((r for r in self.records if r.kind == "baseline"), None)
+            why = f"its baseline failed: {base.cause}" if base is not None else "its baseline is not done yet"
+            raise NothingFoundError(f"{self.name} has no front: {why}")
+        return report
+
+    def why_empty(self) -> str:
+        """Say which constraint binds, by how much, and the nearest misses; empty when something is feasible."""
+        bound = binding(self.records, self.job.bounds)
+        if bound is None:
+            return ""
+        constraint, excess = bound
+        report = self.require_report()
+        reference = {**report.baseline.validation, **report.baseline.metrics}
+        lines = [
+            f"no trial meets all constraints; the one that binds is '{constraint.text}' "
+            f"(that is {constraint.metric} {'<=' if constraint.upper else '>='} {constraint.limit(reference):.6g}), "
+            f"missed by {excess:.1%} at the least. Nearest misses:"
+        ]
+        for miss in nearest_misses(self.records, self.job.bounds):
+            broken = ", ".join(f"{c.metric} {miss.record.metrics[c.metric]:.6g} (by {x:.1%})" for c, x in miss.broken)
+            lines.append(f"  trial {miss.record.number} ({miss.record.kind}): {broken}")
+        return "\n".join(lines)
+
+    def pick(self, *, trial: int | None = None, minimize: str | None = None, where: str | None = None) -> Row:
+        """Choose a point, by validation scores and measurements only.
+
+        Args:
+            trial: A trial's number; it need not be on the front.
+            minimize: A metric to minimize; by default ``latency_ms``.
+            where: A condition such as ``accuracy >= baseline - 0.01``; by default the metric within one point.
+
+        Raises:
+            UsageError: No such trial or metric.
+            NothingFoundError: No point of the front meets the condition; the message has the nearest.
+        """
+        report = self.require_report()
+        if trial is not None:
+            return self._row_of(trial)
+        wanted = minimize or "latency_ms"
+        base = {**report.baseline.validation, **report.baseline.metrics}
+        if wanted not in base:
+            raise UsageError(f"unknown metric '{wanted}'; allowed: {', '.join(base)}{nearest(wanted, list(base))}")
+        condition = constraints.parse(where or self._within_a_point())
+        if condition.metric not in base:
+            raise UsageError(
+                f"unknown metric '{condition.metric}' in '{condition.text}'; allowed: {', '.join(base)}"
+                f"{nearest(condition.metric, list(base))}"
+            )
+        if not report.front:
+            raise NothingFoundError(self.why_empty() or f"{self.name} has no points on its front")
+        scored = [(row, {**row.validation, **row.metrics}) for row in report.front]
+        fit = [(row, values) for row, values in scored if condition.met(values, base)]
+        if not fit:
+            row, values = min(scored, key=lambda item: condition.excess(item[1], base))
+            raise NothingFoundError(
+                f"no point of the front of {self.name} meets '{condition.text}'; the nearest is trial {row.trial} with "
+                f"{condition.metric} {values[condition.metric]:.6g}, and the bound is {condition.limit(base):.6g}"
+            )
+        return min(fit, key=lambda item: item[1][wanted])[0]
+
+    def export(
+        self,
+        folder: str | Path,
+        *,
+        trial: int | None = None,
+        minimize: str | None = None,
+        where: str | None = None,
+        strict: bool = False,
+    ) -> Verdict:
+        """Write a point as a bundle and check it in a clean process; see `pick` for the choice.
+
+        Args:
+            folder: Where to write; must not exist.
+            trial: A trial's number.
+            minimize: A metric to minimize.
+            where: A condition.
+            strict: Whether a timing that differs from the logged one fails.
+
+        Raises:
+            OutputExistsError: The folder exists.
+            ArtifactError: The bundle's check failed; nothing is left.
+        """
+        from paretrim.search.export import export  # noqa: PLC0415 - loads the user's data, needed here only
+
+        return export(self, self.pick(trial=trial, minimize=minimize, where=where), Path(folder), strict=strict)
+
+    def reopen(self) -> Study:
+        """Return the study for a run that goes on with it."""
+        return Study(self.store.study_url, self.name, self.objectives, self.job.bounds, self.job.seed)
+
+    def figures(self) -> dict[str, float]:
+        """Return numbers of the search as a whole."""
+        records, wall = self.records, float(self.study.noted("wall_seconds", 0.0))
+        own = sum(sum(r.seconds.values()) for r in records)
+        ended = max(1, len(records))
+        return {
+            "hypervolume": self.hypervolume,
+            "trials": float(len(records)),
+            "trials_failed": float(sum(r.state == "failed" for r in records)),
+            "trials_stopped": float(sum(r.state == "stopped" for r in records)),
+            "front_points": float(len(self.front)),
+            "wall_seconds": wall,
+            "trial_seconds": own,
+            "overhead_seconds_per_trial": max(0.0, wall - own / self.job.budget.parallel) / ended,
+        }
+
+    def _within_a_point(self) -> str:
+        name, maximize = self.job.metric_name, bool(self.study.noted("maximize", True))
+        return f"{name} >= baseline - 0.01" if maximize else f"{name} <= 101% of baseline"
+
+    def _row_of(self, number: int) -> Row:
+        record = next((r for r in self.records if r.number == number), None)
+        if record is None:
+            raise UsageError(f"{self.name} has no trial {number}; it has 0 to {max((r.number for r in self.records), default=0)}")
+        if not record.complete:
+            raise UsageError(f"trial {number} of {self.name} {record.state}, so it has nothing to export: {record.cause}")
+        return row_of(record, self.job.metric_name, baseline_metrics(self.records), self.test_scores)
+
+
+def open_result(name: str | None, store: Store) -> Result:
+    """Open a search of a store; without a name, the one that was started last.
+
+    Raises:
+        UnknownJobError: There is no such search.
+        UsageError: It was written by a version with another schema.
+    """
+    folder = store.open(name)
+    peek = Study(store.study_url, folder.name, (), (), 0)
+    if peek.noted("schema") != SCHEMA:
+        raise UsageError(f"{folder.name} has schema {peek.noted('schema')}; this version of paretrim reads schema {SCHEMA}")
+    document = peek.noted("job")
+    # The folder may be gone by now; the records can still be read, and `resume` says what is missing.
+    if not Path(document["folder"]).is_dir():
+        document["folder"] = str(Path.cwd())
+    job = Job(**document)
+    objectives = objectives_of(job, bool(peek.noted("maximize", True)))
+    study = Study(store.study_url, folder.name, objectives, job.bounds, job.seed)
+    return Result(folder.name, job, store, folder, study)
+
+
+def artifact_of(result: Result, row: Row) -> Artifact:
+    """Return the artifact of a row.
+
+    Raises:
+        ArtifactError: Its file is gone.
+    """
+    path = result.folder.artifacts / f"{row.sha256}.onnx.xz"
+    if not path.exists():
+        raise ArtifactError(f"the artifact of trial {row.trial} is missing: {path}")
+    record = next(r for r in result.records if r.number == row.trial)
+    return Artifact(path, row.sha256, int(row.metrics["size_bytes"]), record.model_sha256, int(row.metrics["model_bytes"]))
+
+
+def objectives_of(job: Job, maximize: bool) -> tuple[Objective, ...]:
+    """Return a job's objectives with their directions and widths of ties.
+
+    Args:
+        job: The job.
+        maximize: Whether more is better in the job's own metric.
+    """
+    return tuple(Objective(name, name == job.metric_name and maximize, job.noise(name)) for name in job.objectives)

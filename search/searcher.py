@@ -1,0 +1,121 @@
+"""The bridge between Ray Tune and the study: Tune asks here for trials and tells here how they ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from paretrim.search.actor import RECORD, hang_file
+from paretrim.search.monitor import Monitor
+from paretrim.search.space import Space
+from paretrim.search.study import Asked, Study
+from paretrim.tracking.records import TrialRecord
+
+_TAIL_LINES = 12
+
+
+class StudySearcher(Searcher):  # type: ignore[misc]
+    """Hands out trials of a study until its budget is used. It has no state of its own but what is under way.
+
+    Args:
+        study: The study.
+        space: What is searched.
+        trials: Trials that may end in all, those of earlier runs included.
+        parallel: Trials at the same time.
+        limit_s: Time limit of a trial, for the message of one that exceeded it.
+        scratch: Where processes leave notes.
+        finished: Called with the record of each trial that ended.
+        monitor: Shown what goes on.
+
+    Attributes:
+        closing: Set when no more trials shall be started.
+        stopping: Set when those under way shall be given up too; they stay open in the study.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        space: Space,
+        *,
+        trials: int,
+        parallel: int,
+        limit_s: float,
+        scratch: Path,
+        finished: Callable[[TrialRecord], None],
+        monitor: Monitor,
+    ) -> None:
+        super().__init__(metric=None, mode=None)
+        self._study = study
+        self._space = space
+        self._trials = trials
+        self._parallel = parallel
+        self._limit_s = limit_s
+        self._scratch = scratch
+        self._finished = finished
+        self._monitor = monitor
+        self._under_way: dict[str, tuple[Asked, float]] = {}
+        self.stopping = False
+        self.closing = False
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the next trial's config; None when all workers are busy, FINISHED when the budget is used."""
+        while True:
+            if self.stopping or self.closing or len(self._study.records()) + len(self._under_way) >= self._trials:
+                return None if self._under_way else Searcher.FINISHED
+            if len(self._under_way) >= self._parallel:
+                return None
+            asked = self._study.ask(self._space)
+            cause = self._study.cause_of_too_many_attempts(asked.number)
+            if not cause:
+                break
+            self._end(self._failed(asked, cause, 0.0))
+        self._under_way[trial_id] = (asked, time.monotonic())
+        self._monitor.started(asked.number)
+        return {"number": asked.number, "kind": asked.kind, "recipe": asked.recipe.to_json()}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Show an epoch."""
+        if not result.get("done"):
+            self._monitor.trained(self._under_way[trial_id][0].number)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Write how a trial ended."""
+        asked, since = self._under_way.pop(trial_id)
+        if result is not None and RECORD in result:
+            self._end(TrialRecord.from_json(result[RECORD]))
+        elif not self.stopping:
+            self._end(self._failed(asked, self._cause_of_death(asked.number), time.monotonic() - since))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Keep nothing: the study is the only state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing: the study is the only state."""
+
+    def _end(self, record: TrialRecord) -> None:
+        self._study.tell(record)
+        self._finished(record)
+        self._monitor.finished(record)
+
+    def _failed(self, asked: Asked, cause: str, seconds: float) -> TrialRecord:
+        return TrialRecord(
+            number=asked.number,
+            kind=asked.kind,
+            state="failed",
+            recipe=asked.recipe.values,
+            seed=asked.recipe.seed,
+            seconds={"total": seconds},
+            cause=cause,
+        )
+
+    def _cause_of_death(self, number: int) -> str:
+        note = hang_file(self._scratch, number)
+        stack = note.read_text(errors="replace").strip() if note.exists() else ""
+        if stack:
+            tail = "\n".join(stack.splitlines()[:_TAIL_LINES])
+            return f"took longer than {self._limit_s / 60:.3g} minutes and was stopped; it was here:\n{tail}"
+        return "its process died: killed by the system, out of memory, or a crash in native code"

@@ -1,0 +1,66 @@
+"""The space of one job: its techniques on its model, as one list of dimensions."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from paretrim.search.job import Job
+from paretrim.spaces import technique
+from paretrim.spaces.anatomy import Anatomy
+from paretrim.spaces.dimension import Choice, Dimension, Value
+from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
+from paretrim.spaces.recipe import Recipe
+from paretrim.spaces.technique import Technique
+from paretrim.tracking.records import BASELINE
+
+
+@dataclass(frozen=True)
+class Space:
+    """What can be tried on a model.
+
+    Attributes:
+        techniques: In the order in which they act.
+        anatomy: The model's layers and groups.
+        dimensions: All knobs.
+    """
+
+    techniques: tuple[Technique, ...]
+    anatomy: Anatomy
+    dimensions: tuple[Dimension, ...]
+
+    @property
+    def searched(self) -> tuple[Dimension, ...]:
+        """The knobs with more than one value."""
+        return tuple(d for d in self.dimensions if not (isinstance(d, Choice) and len(d.values) == 1))
+
+    def recipe(self, values: dict[str, Value], seed: int) -> Recipe:
+        """Return the recipe of sampled values, the constants added."""
+        constants = {d.name: d.values[0] for d in self.dimensions if isinstance(d, Choice) and len(d.values) == 1}
+        return Recipe.of({**constants, **values}, seed)
+
+    def anchors(self, seed: int) -> dict[str, Recipe]:
+        """Return the recipes that stand in every table: the baseline, plain float16 and plain int8."""
+        neutral: dict[str, Value] = {d.name: d.neutral for d in self.dimensions}
+        found = {BASELINE: Recipe.of(neutral, seed)}
+        for part in self.techniques:
+            found |= {kind: Recipe.of({**neutral, **v}, seed) for kind, v in part.anchors(self.anatomy).items()}
+        return found
+
+    def fingerprint(self) -> str:
+        """Return a hash of the dimensions."""
+        return hashlib.sha256("\n".join(map(repr, self.dimensions)).encode()).hexdigest()
+
+
+def build(job: Job, anatomy: Anatomy) -> Space:
+    """Build the space of a job on a model."""
+    techniques = []
+    for name, kind in sorted(technique.installed().items()):
+        options = job.space[name]
+        if options is None and kind is WeightQuantization:
+            # Nothing of it is searched, but float16 and int8 of the uncut model stand in every table.
+            options = QuantizationOptions(weight_bits=("none",))
+        if options is not None:
+            techniques.append(kind(options))
+    dimensions = tuple(d for part in techniques for d in part.dimensions(anatomy))
+    return Space(tuple(techniques), anatomy, dimensions)

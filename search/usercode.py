@@ -1,0 +1,142 @@
+"""Calling a user's functions: their mistakes become one clear error, with their own traceback behind it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from paretrim.errors import DataError, ParetrimError, UserCodeError, nearest
+from paretrim.evaluators import metrics
+from paretrim.evaluators.metrics import Metric
+from paretrim.evaluators.splits import Splits
+from paretrim.search.job import Job
+
+
+def use_folder(folder: Path) -> None:
+    """Put the folder of a user's modules first on the import path."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+def load_model(job: Job) -> nn.Module:
+    """Return the trained model in evaluation mode on the CPU.
+
+    Raises:
+        UserCodeError: The function does not import, raises, or returns something else.
+    """
+    model = _call(job.model, "model")
+    if not isinstance(model, nn.Module):
+        raise UserCodeError(f"model: {job.model} returned a {type(model).__name__}; return a trained torch.nn.Module")
+    if not any(True for _ in model.parameters()):
+        raise UserCodeError(f"model: {job.model} returned a module without parameters; there is nothing to compress")
+    return model.cpu().eval()
+
+
+def load_data(job: Job) -> Splits:
+    """Return the four splits, checked.
+
+    Raises:
+        UserCodeError: The function does not import, raises, or returns something else.
+        DataError: The splits are empty or overlap.
+    """
+    splits = _call(job.data, "data")
+    if not isinstance(splits, Splits):
+        raise UserCodeError(
+            f"data: {job.data} returned a {type(splits).__name__}; return "
+            "paretrim.Splits(train=..., calibration=..., validation=..., test=...)"
+        )
+    splits.check()
+    return splits
+
+
+def load_metric(job: Job) -> Metric:
+    """Return the job's metric.
+
+    Raises:
+        UserCodeError: The user's function does not import.
+    """
+    if ":" not in job.metric:
+        return metrics.by_name(job.metric)
+    function = _import(job.metric, "metric")
+    return Metric(job.metric_name, "classification", True, function)
+
+
+def check_fit(model: nn.Module, splits: Splits, metric: Metric) -> None:
+    """Check that the labels of all splits fit the model's outputs.
+
+    Raises:
+        DataError: Says what was found and what fits.
+        UserCodeError: The model does not run on the data, or its output is not a tensor.
+    """
+    parts = (splits.search.train, splits.search.calibration, splits.search.validation, splits.test.unseal())
+    outputs = _outputs(model, parts[0].first(2).inputs)
+    for part in parts:
+        for batch in part.batches(4096):
+            try:
+                metric.check(outputs, batch.labels)
+            except DataError as error:
+                raise DataError(f"the {part.name} split does not fit the model: {error}") from None
+
+
+def _outputs(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    try:
+        with torch.no_grad():
+            outputs = model(inputs)
+    except Exception as error:
+        raise UserCodeError(
+            f"the model does not run on inputs of shape {tuple(inputs.shape)} ({inputs.dtype}): "
+            f"{type(error).__name__}: {error}; check that data and model belong together"
+        ) from error
+    if not isinstance(outputs, torch.Tensor):
+        raise UserCodeError(f"the model's output is a {type(outputs).__name__}; models with one output tensor are supported")
+    if not bool(torch.isfinite(outputs).all()):
+        raise UserCodeError("the model's outputs are NaN or infinite; is it trained?")
+    return outputs
+
+
+def _call(path: str, field: str) -> Any:
+    function = _import(path, field)
+    try:
+        return function()
+    except ParetrimError:
+        raise
+    except Exception as error:
+        raise UserCodeError(f"{field}: {path} raised {type(error).__name__}: {error}{_place(error)}") from error
+
+
+def _import(path: str, field: str) -> Callable[..., Any]:
+    module_name, _, name = path.partition(":")
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = f"there is no module '{error.name}' on the import path"
+        raise UserCodeError(
+            f"{field}: cannot import '{module_name}': {missing}; modules are looked for in the job's folder "
+            f"({sys.path[0]}) and among the installed packages"
+        ) from error
+    except Exception as error:
+        raise UserCodeError(f"{field}: importing '{module_name}' raised {type(error).__name__}: {error}{_place(error)}") from error
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            allowed = [n for n in vars(found) if callable(vars(found)[n]) and not n.startswith("_")]
+            raise UserCodeError(f"{field}: the module '{module_name}' has no '{name}'{nearest(part, allowed)}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise UserCodeError(f"{field}: {path} is a {type(found).__name__}; a function is needed")
+    return found  # type: ignore[no-any-return]
+
+
+def _place(error: Exception) -> str:
+    """Return where in the user's code an error arose."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError):
+        return f" ({error.filename}, line {error.lineno})"
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

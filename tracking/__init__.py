@@ -1,0 +1,1 @@
+"""What is remembered: records, the front, MLflow runs, plots and the exported bundle."""

@@ -1,0 +1,144 @@
+"""The front: the trials that no other trial beats. Pure arithmetic.
+
+Differences within the noise are ties. Each objective has a box width that is fixed for the search, and points are
+compared by the box they fall in: comparing boxes is transitive, so the front is never empty and has no cycles, which
+comparing overlapping intervals would not guarantee (Laumanns et al., "Combining Convergence and Diversity in
+Evolutionary Multiobjective Optimization", 2002).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from paretrim.tracking.constraints import Constraint
+from paretrim.tracking.records import BASELINE, TrialRecord
+
+Metrics = Mapping[str, float]
+# The hypervolume's box in each objective: from as good as can be (0) to the reference (1).
+_SCORE_RANGE = 0.10
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is optimized.
+
+    Attributes:
+        name: A metric.
+        maximize: Whether more is better.
+        noise: Width of a tie, as a share of the value; zero compares exactly.
+    """
+
+    name: str
+    maximize: bool = False
+    noise: float = 0.0
+
+    def box(self, value: float) -> float:
+        """Return a number that is smaller for better values and equal for ties."""
+        signed = -value if self.maximize else value
+        if self.noise == 0.0 or value <= 0.0:
+            return signed
+        step = math.floor(math.log(value) / math.log1p(self.noise))
+        return float(-step if self.maximize else step)
+
+
+def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Tell whether boxes `a` are nowhere worse than `b` and somewhere better."""
+    return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
+
+
+def front(points: Sequence[Metrics], objectives: Sequence[Objective]) -> list[int]:
+    """Return the positions of the points that no other point dominates, in the given order."""
+    boxes = [tuple(o.box(point[o.name]) for o in objectives) for point in points]
+    return [i for i, mine in enumerate(boxes) if not any(dominates(other, mine) for other in boxes)]
+
+
+def feasible(metrics: Metrics, constraints: Sequence[Constraint], baseline: Metrics) -> bool:
+    """Tell whether a point meets all constraints."""
+    return all(constraint.met(metrics, baseline) for constraint in constraints)
+
+
+def trial_front(
+    records: Sequence[TrialRecord], objectives: Sequence[Objective], constraints: Sequence[Constraint]
+) -> list[TrialRecord]:
+    """Return the complete and feasible trials that no other such trial beats, best in the first objective first."""
+    base = baseline_metrics(records)
+    candidates = [r for r in records if r.complete and feasible(r.metrics, constraints, base)]
+    chosen = [candidates[i] for i in front([r.metrics for r in candidates], objectives)]
+    return sorted(chosen, key=lambda r: [o.box(r.metrics[o.name]) for o in objectives])
+
+
+def baseline_metrics(records: Sequence[TrialRecord]) -> dict[str, float]:
+    """Return the baseline's measurements, or nothing when it is not done yet."""
+    return next((r.metrics for r in records if r.kind == BASELINE and r.complete), {})
+
+
+def hypervolume(records: Sequence[TrialRecord], objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> float:
+    """Return the share of a fixed box that the feasible trials dominate.
+
+    The box is fixed by the baseline: for a metric that is minimized, from nothing to the baseline's value; for one
+    that is maximized, from 0.1 below the baseline (a tenth of its size for values above one) to as much above it.
+
+    Returns:
+        A number from 0 to 1.
+    """
+    import moocore  # noqa: PLC0415 - slow to import, and not needed to compare points
+
+    base = baseline_metrics(records)
+    points = [
+        [_normalized(o, r.metrics[o.name], base[o.name]) for o in objectives]
+        for r in records
+        if base and r.complete and feasible(r.metrics, constraints, base)
+    ]
+    inside = [point for point in points if all(x < 1.0 for x in point)]
+    return float(moocore.hypervolume(np.clip(inside, 0.0, 1.0), ref=[1.0] * len(objectives))) if inside else 0.0
+
+
+def _normalized(objective: Objective, value: float, base: float) -> float:
+    if not objective.maximize:
+        return value / base if base else 1.0
+    reach = _SCORE_RANGE * max(1.0, abs(base))
+    return (base + reach - value) / (2 * reach)
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A trial that breaks constraints, and by how much.
+
+    Attributes:
+        record: The trial.
+        broken: (constraint, excess as a share of the bound), the worst first.
+    """
+
+    record: TrialRecord
+    broken: tuple[tuple[Constraint, float], ...]
+
+
+def nearest_misses(records: Sequence[TrialRecord], constraints: Sequence[Constraint], count: int = 3) -> list[Miss]:
+    """Return the complete trials that come nearest to meeting the constraints without meeting them."""
+    base = baseline_metrics(records)
+    misses = []
+    for record in records:
+        if not record.complete:
+            continue
+        broken = [(c, c.excess(record.metrics, base)) for c in constraints if not c.met(record.metrics, base)]
+        if broken:
+            misses.append(Miss(record, tuple(sorted(broken, key=lambda item: -item[1]))))
+    return sorted(misses, key=lambda miss: miss.broken[0][1])[:count]
+
+
+def binding(records: Sequence[TrialRecord], constraints: Sequence[Constraint]) -> tuple[Constraint, float] | None:
+    """Return the constraint that binds: the one whose best trial comes least near, and by how much it fails.
+
+    Constraints that some trials meet, but never together, bind as the one that the nearest miss breaks most.
+    """
+    base = baseline_metrics(records)
+    done = [r for r in records if r.complete]
+    if not done or any(feasible(r.metrics, constraints, base) for r in done):
+        return None
+    least = [(c, min(c.excess(r.metrics, base) for r in done)) for c in constraints]
+    worst = max(least, key=lambda item: item[1])
+    return worst if worst[1] > 0 else nearest_misses(records, constraints, 1)[0].broken[0]

@@ -1,0 +1,198 @@
+"""MLflow: one experiment a search, its trials as flat runs in it, and one summary run.
+
+Trials are not nested under a parent: MLflow's charts show only visible runs, and nested runs are folded away.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+from mlflow.entities import Metric, Param, Run, RunStatus, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from paretrim.errors import ParetrimError
+from paretrim.tracking.plots import front_page
+from paretrim.tracking.records import TrialRecord
+from paretrim.tracking.tracker import Summary
+
+_TRIAL, _SUMMARY = "paretrim.trial", "paretrim.summary"
+_PAGE = 1000
+_MOST_TAG = 4000
+
+
+class TrackingError(ParetrimError):
+    """The tracking server or database could not be reached or refused."""
+
+
+class MlflowTracker:
+    """A search in MLflow.
+
+    Args:
+        uri: Tracking URI.
+        name: Name of the search: the experiment's name.
+        artifacts: Folder for files, for a database without a server of its own; None leaves it to the server.
+
+    Raises:
+        TrackingError: The server or database cannot be reached.
+    """
+
+    def __init__(self, uri: str, name: str, artifacts: Path | None) -> None:
+        _quiet()
+        self._uri = uri
+        try:
+            self._client = MlflowClient(tracking_uri=uri)
+            self._experiment = self._find_or_create(name, artifacts)
+        except Exception as error:
+            raise TrackingError(f"cannot use the tracking server at {uri}: {_brief(error)}") from error
+
+    @property
+    def experiment_id(self) -> str:
+        """MLflow's identifier of the experiment."""
+        return self._experiment
+
+    def logged(self) -> set[int]:
+        """Return the numbers of the trials that are wholly logged; delete runs that a death left unfinished."""
+        numbers: set[int] = set()
+        for run in self._runs(f"tags.`{_TRIAL}` != ''"):
+            number = int(run.data.tags[_TRIAL])
+            if run.info.status == RunStatus.to_string(RunStatus.RUNNING) or number in numbers:
+                self._client.delete_run(run.info.run_id)
+            else:
+                numbers.add(number)
+        return numbers
+
+    def log_trial(self, record: TrialRecord) -> None:
+        """Write a run in three requests.
+
+        Raises:
+            TrackingError: The server or database cannot be reached.
+        """
+        try:
+            tags = {
+                _TRIAL: str(record.number),
+                "paretrim.kind": record.kind,
+                "paretrim.state": record.state,
+                "paretrim.artifact_sha256": record.sha256,
+                "paretrim.model_sha256": record.model_sha256,
+                "pareto": "false",
+            }
+            if record.cause:
+                tags["paretrim.cause"] = record.cause[:_MOST_TAG]
+            run = self._client.create_run(self._experiment, run_name=_run_name(record), tags=tags)
+            params = [Param(name, str(value)) for name, value in {**record.recipe, "seed": record.seed}.items()]
+            self._client.log_batch(run.info.run_id, _metrics(record), params)
+            status = RunStatus.FAILED if record.state == "failed" else RunStatus.FINISHED
+            self._client.set_terminated(run.info.run_id, RunStatus.to_string(status))
+        except Exception as error:
+            raise TrackingError(f"cannot log trial {record.number} at {self._uri}: {_brief(error)}") from error
+
+    def log_summary(self, summary: Summary) -> None:
+        """Write the summary run in the place of an earlier one, and mark the runs of the front.
+
+        Raises:
+            TrackingError: The server or database cannot be reached.
+        """
+        try:
+            for run in self._runs(f"tags.`{_SUMMARY}` = 'true'"):
+                self._client.delete_run(run.info.run_id)
+            self._mark(summary)
+            run = self._client.create_run(
+                self._experiment, run_name="summary", tags={_SUMMARY: "true", **_prefixed(summary.notes)}
+            )
+            metrics = [_metric(name, value) for name, value in summary.figures.items()]
+            self._client.log_batch(run.info.run_id, metrics=metrics)
+            self._log_files(run.info.run_id, summary)
+            self._client.set_terminated(run.info.run_id)
+        except Exception as error:
+            raise TrackingError(f"cannot log the summary at {self._uri}: {_brief(error)}") from error
+
+    def _log_files(self, run_id: str, summary: Summary) -> None:
+        self._client.log_table(run_id, summary.report.to_frame(), "front_table.json")
+        with TemporaryDirectory(prefix="paretrim-") as folder:
+            files = {
+                "front.json": summary.report.to_json(),
+                "front.csv": summary.report.to_csv(),
+                "front.html": front_page(summary),
+            }
+            for name, text in files.items():
+                Path(folder, name).write_text(text, encoding="utf-8")
+            self._client.log_artifacts(run_id, folder)
+
+    def _mark(self, summary: Summary) -> None:
+        front = {row.trial for row in summary.report.front}
+        for run in self._runs(f"tags.`{_TRIAL}` != ''"):
+            number = int(run.data.tags[_TRIAL])
+            wanted = {"pareto": str(number in front).lower(), "feasible": str(number in summary.feasible).lower()}
+            changed = [RunTag(key, value) for key, value in wanted.items() if run.data.tags.get(key) != value]
+            if changed:
+                self._client.log_batch(run.info.run_id, tags=changed)
+
+    def _runs(self, query: str) -> list[Run]:
+        found: list[Run] = []
+        token = None
+        while True:
+            page = self._client.search_runs([self._experiment], query, ViewType.ACTIVE_ONLY, _PAGE, page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def _find_or_create(self, name: str, artifacts: Path | None) -> str:
+        known = self._client.get_experiment_by_name(name)
+        if known is not None:
+            return str(known.experiment_id)
+        location = None if artifacts is None else (artifacts / name).as_uri()
+        return str(self._client.create_experiment(name, artifact_location=location))
+
+
+def _metrics(record: TrialRecord) -> list[Metric]:
+    found = {"trial": float(record.number)}
+    for m in record.measurements:
+        found[m.name] = m.value
+        if m.low is not None and m.high is not None:
+            found |= {f"{m.name}_low": m.low, f"{m.name}_high": m.high}
+    found |= {f"{stage}_seconds": value for stage, value in record.seconds.items()}
+    curves = [
+        Metric(name, value, _now_ms(), step)
+        for step, epoch in enumerate(record.epochs, 1)
+        for name, value in (("train_loss", epoch.loss), ("validation_while_training", epoch.score))
+        if value is not None
+    ]
+    return [*(_metric(name, value) for name, value in found.items()), *curves]
+
+
+def _metric(name: str, value: float) -> Metric:
+    return Metric(name, float(value), _now_ms(), 0)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _run_name(record: TrialRecord) -> str:
+    return f"{record.number:04d} {record.kind}"
+
+
+def _prefixed(notes: Mapping[str, str]) -> dict[str, str]:
+    return {f"paretrim.{name}": text[:_MOST_TAG] for name, text in notes.items()}
+
+
+def _brief(error: Exception) -> str:
+    lines: Sequence[str] = str(error).splitlines() or [""]
+    kind = "" if isinstance(error, MlflowException) else f"{type(error).__name__}: "
+    return f"{kind}{lines[0][:300]}"
+
+
+def _quiet() -> None:
+    # Creating the database logs dozens of migration steps.
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)

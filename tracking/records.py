@@ -1,0 +1,81 @@
+"""What is remembered of a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from paretrim.evaluators.measurement import Measurement
+
+Value = float | int | str | bool | None
+State = Literal["complete", "stopped", "failed"]
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass of recovery training.
+
+    Attributes:
+        loss: Mean training loss.
+        score: The metric on validation, of the torch model; None where it was not taken.
+    """
+
+    loss: float
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """All that is kept of a trial that ended.
+
+    Attributes:
+        number: Its number in the study; 0 is the baseline.
+        kind: ``baseline``, ``float16``, ``int8``, or ``search``.
+        state: How it ended.
+        recipe: Its values by dimension name.
+        seed: The recipe's seed.
+        measurements: Of the artifact.
+        sha256: Hash of the artifact's packed file, empty when it has none.
+        model_sha256: Hash of the model file inside.
+        seconds: Wall time by stage of the trial's own work.
+        epochs: The course of its training.
+        cause: Why it failed or was stopped.
+    """
+
+    number: int
+    kind: str
+    state: State
+    recipe: Mapping[str, Value] = field(default_factory=dict)
+    seed: int = 0
+    measurements: tuple[Measurement, ...] = ()
+    sha256: str = ""
+    model_sha256: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    epochs: tuple[Epoch, ...] = ()
+    cause: str = ""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The measured values by name."""
+        return {m.name: m.value for m in self.measurements}
+
+    @property
+    def complete(self) -> bool:
+        """Whether it ended with all its measurements."""
+        return self.state == "complete"
+
+    def to_json(self) -> str:
+        """Return the record as JSON."""
+        return _ADAPTER.dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> TrialRecord:
+        """Read a record written by `to_json`."""
+        return _ADAPTER.validate_json(text)
+
+
+_ADAPTER = TypeAdapter(TrialRecord)

@@ -1,0 +1,170 @@
+"""The front as a report: rows for people, and a promised JSON shape for programs (docs/front.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from paretrim.tracking.constraints import Constraint
+from paretrim.tracking.front import Objective, baseline_metrics, trial_front
+from paretrim.tracking.records import BASELINE, TrialRecord, Value
+
+SCHEMA = 1
+# Measured, but not properties of the artifact that could be compared with the baseline's.
+_NOT_COMPARED = ("latency_ratio", "latency_crowded")
+_PAIRED = {"latency_ms": "latency_ratio"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One point of the front, or the baseline.
+
+    Attributes:
+        trial: Its number.
+        kind: ``baseline``, ``float16``, ``int8`` or ``search``.
+        recipe: Its values by dimension name.
+        validation: The job's metric on validation data.
+        test: The same on held-out test data; empty until the search has ended.
+        metrics: What else was measured.
+        ratio: The same, to the baseline; None where the baseline's is zero.
+        sha256: Hash of the artifact.
+    """
+
+    trial: int
+    kind: str
+    recipe: Mapping[str, Value]
+    validation: Mapping[str, float]
+    test: Mapping[str, float]
+    metrics: Mapping[str, float]
+    ratio: Mapping[str, float | None]
+    sha256: str
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the promised shape."""
+        return {
+            "trial": self.trial,
+            "recipe": dict(self.recipe),
+            "validation": dict(self.validation),
+            "test": dict(self.test),
+            "metrics": dict(self.metrics),
+            "ratio": dict(self.ratio),
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """The front of a search.
+
+    Attributes:
+        job: Name of the search.
+        metric: Name of the job's metric.
+        objectives: What was optimized.
+        baseline: The uncompressed model.
+        front: The trials that no other trial beats, best in the first objective first.
+    """
+
+    job: str
+    metric: str
+    objectives: tuple[Objective, ...]
+    baseline: Row
+    front: tuple[Row, ...]
+
+    def to_json(self) -> str:
+        """Return the promised JSON."""
+        document = {
+            "schema": SCHEMA,
+            "job": self.job,
+            "baseline": self.baseline.to_plain(),
+            "front": [row.to_plain() for row in self.front],
+        }
+        return json.dumps(document, indent=2)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the front as a table, one row a point."""
+        return pd.DataFrame([_flat(row) for row in self.front])
+
+    def to_csv(self) -> str:
+        """Return the baseline and the front as CSV, the baseline first."""
+        rows = [self.baseline, *(row for row in self.front if row.trial != self.baseline.trial)]
+        csv: str = pd.DataFrame([_flat(row) for row in rows]).to_csv(index=False)
+        return csv
+
+
+def build(
+    job: str,
+    metric: str,
+    records: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    constraints: Sequence[Constraint],
+    test_scores: Mapping[str, float],
+) -> Report | None:
+    """Return the report of a search, or None while its baseline is not done.
+
+    Args:
+        job: Name of the search.
+        metric: Name of the job's metric.
+        records: All trials that ended.
+        objectives: What is optimized.
+        constraints: What a point must meet.
+        test_scores: The metric on held-out data by artifact hash.
+    """
+    base = next((r for r in records if r.kind == BASELINE and r.complete), None)
+    if base is None:
+        return None
+    reference = baseline_metrics(records)
+
+    def row(record: TrialRecord) -> Row:
+        return row_of(record, metric, reference, test_scores)
+
+    chosen = trial_front(records, objectives, constraints)
+    return Report(job, metric, tuple(objectives), row(base), tuple(row(record) for record in chosen))
+
+
+def row_of(record: TrialRecord, metric: str, base: Mapping[str, float], test_scores: Mapping[str, float]) -> Row:
+    """Return the row of a complete trial.
+
+    Args:
+        record: The trial.
+        metric: Name of the job's metric.
+        base: The baseline's measurements.
+        test_scores: The metric on held-out data by artifact hash.
+    """
+    measured = record.metrics
+    own = (metric, f"{metric}_torch")
+    compared = {name: value for name, value in measured.items() if name not in (*own, *_NOT_COMPARED)}
+    return Row(
+        trial=record.number,
+        kind=record.kind,
+        recipe=record.recipe,
+        validation={metric: measured[metric]},
+        test={metric: test_scores[record.sha256]} if record.sha256 in test_scores else {},
+        metrics=compared,
+        ratio={name: _ratio(name, measured, base, record.kind) for name in compared},
+        sha256=record.sha256,
+    )
+
+
+def _ratio(name: str, measured: Mapping[str, float], base: Mapping[str, float], kind: str) -> float | None:
+    if kind == BASELINE:
+        return 1.0
+    # The ratio that was taken in one process, block by block, is better than the quotient of two measurements.
+    if name in _PAIRED and _PAIRED[name] in measured:
+        return measured[_PAIRED[name]]
+    return measured[name] / base[name] if base.get(name) else None
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    return {
+        "trial": row.trial,
+        "kind": row.kind,
+        **{f"validation_{name}": value for name, value in row.validation.items()},
+        **{f"test_{name}": value for name, value in row.test.items()},
+        **row.metrics,
+        **{f"{name}_ratio": value for name, value in row.ratio.items()},
+        **row.recipe,
+        "sha256": row.sha256,
+    }

@@ -1,0 +1,69 @@
+"""What a tracker is: it remembers a search where people look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from paretrim.tracking.records import TrialRecord
+from paretrim.tracking.report import Report
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A search at its end, or at an interruption.
+
+    Attributes:
+        report: The front.
+        records: All trials that ended.
+        feasible: Numbers of the trials that meet all constraints.
+        figures: Numbers of the search as a whole, such as ``hypervolume``.
+        notes: Facts in words by name, such as the state of the search.
+    """
+
+    report: Report
+    records: Sequence[TrialRecord]
+    feasible: frozenset[int]
+    figures: Mapping[str, float]
+    notes: Mapping[str, str]
+
+
+class Tracker(Protocol):
+    """Remembers a search. Logging a trial twice keeps one."""
+
+    def logged(self) -> set[int]:
+        """Return the numbers of the trials that are wholly logged, and clear away what was half logged."""
+        ...
+
+    def log_trial(self, record: TrialRecord) -> None:
+        """Remember a trial that ended.
+
+        Raises:
+            ParetrimError: It could not be remembered now; the caller tries again later.
+        """
+        ...
+
+    def log_summary(self, summary: Summary) -> None:
+        """Remember the search as a whole, in the place of an earlier summary."""
+        ...
+
+
+class MemoryTracker:
+    """Remembers in this process only; for tests, and for a search that nobody will look at."""
+
+    def __init__(self) -> None:
+        self.trials: dict[int, TrialRecord] = {}
+        self.summary: Summary | None = None
+
+    def logged(self) -> set[int]:
+        """Return the numbers of the trials that are logged."""
+        return set(self.trials)
+
+    def log_trial(self, record: TrialRecord) -> None:
+        """Remember a trial that ended."""
+        self.trials.setdefault(record.number, record)
+
+    def log_summary(self, summary: Summary) -> None:
+        """Remember the search as a whole."""
+        self.summary = summary
