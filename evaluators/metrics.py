@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -47,7 +48,8 @@ class Metric:
             ) from error
         if not torch.isfinite(torch.tensor(value)):
             raise TrialError(f"the metric '{self.name}' is {value}; the model's outputs are probably not finite")
-        return value
+        # Most metrics are float32: 0.985 rather than 0.9850000143.
+        return float(str(np.float32(value)))
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the training loss, a scalar."""

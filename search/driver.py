@@ -143,6 +143,9 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
             self.out_of_time = self._searcher.closing = True
         return self.interrupted
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # for Tune's snapshots, which nothing reads
+
     def interrupt(self) -> None:
         """End the run at the next turn of Tune's loop."""
         self.interrupted = self._searcher.stopping = True

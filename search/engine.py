@@ -11,7 +11,7 @@ from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.search import prepare
 from paretrim.search.driver import Backlog, Outcome, drive
 from paretrim.search.job import Job
-from paretrim.search.monitor import Monitor
+from paretrim.search.monitor import Monitor, Outline
 from paretrim.search.result import Result, artifact_of, objectives_of, open_result
 from paretrim.search.store import JobFolder, Store
 from paretrim.search.study import SCHEMA, Study
@@ -56,9 +56,7 @@ def go_on(name: str | None, store: Store, monitor: Monitor, budget: Mapping[str,
         ResumeError: The model, the data or the space has changed since.
     """
     result = open_result(name, store)
-    job = result.job
-    if budget:
-        job = Job(**{**job.model_dump(), "budget": {**job.budget.model_dump(), **budget}})
+    job = result.job.with_budget(budget or {})
     with result.folder.driven():
         monitor.say(f"{result.name}: loading the model and the data")
         subject = prepare.load(job)
@@ -93,8 +91,9 @@ def _run(
     logged = tracker.logged()
     backlog = Backlog(tracker, monitor, [r for r in study.records() if r.number not in logged])
     backlog.flush()
-    for record in study.records():
-        monitor.finished(record)
+    objectives = objectives_of(job, subject.metric.maximize)
+    outline = Outline(folder.name, job.metric_name, objectives, job.bounds, job.budget.trials, job.budget.minutes)
+    monitor.begin(outline, study.records())
     if study.noted("tested_after") is not None and len(study.records()) < job.budget.trials:
         monitor.say("this search goes on after its test data was seen once; that is noted in its summary")
     outcome = drive(job, context, study, backlog, folder, monitor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -209,6 +209,10 @@ class Job(_Section):
     def metric_name(self) -> str:
         """What the metric is called in records and tables."""
         return _metric_label(self.metric)
+
+    def with_budget(self, changes: Mapping[str, object]) -> Job:
+        """Return the job with some fields of its budget changed."""
+        return Job(**{**self.model_dump(), "budget": {**self.budget.model_dump(), **changes}}) if changes else self
 
     def noise(self, name: str) -> float:
         """Return the width of a tie in a metric, as a share of its value."""

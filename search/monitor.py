@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from paretrim.tracking.constraints import Constraint
+from paretrim.tracking.front import Objective
 from paretrim.tracking.records import TrialRecord
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a monitor knows of a search beforehand.
+
+    Attributes:
+        name: Its name.
+        metric: Name of the job's metric.
+        objectives: What is optimized.
+        constraints: What a point must meet.
+        trials: Trials that may end in all.
+        minutes: Limit of wall time, or None.
+    """
+
+    name: str
+    metric: str
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    trials: int
+    minutes: float | None
 
 
 class Monitor(Protocol):
     """Listens to a search."""
+
+    def begin(self, outline: Outline, earlier: Sequence[TrialRecord]) -> None:
+        """A search begins, or goes on after trials that ended earlier."""
 
     def started(self, number: int) -> None:
         """A trial began."""
@@ -25,6 +53,9 @@ class Monitor(Protocol):
 
 class Silence:
     """Shows nothing."""
+
+    def begin(self, outline: Outline, earlier: Sequence[TrialRecord]) -> None:
+        """Show nothing."""
 
     def started(self, number: int) -> None:
         """Show nothing."""

@@ -90,6 +90,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         elif not self.stopping:
             self._end(self._failed(asked, self._cause_of_death(asked.number), time.monotonic() - since))
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune writes its searcher into snapshots, which nothing here ever reads: the study is the only state.
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Keep nothing: the study is the only state."""
 

@@ -1,0 +1,228 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+import paretrim
+from paretrim.errors import ParetrimError, UsageError
+from paretrim.search.store import DEFAULT, ENVIRONMENT, Store
+
+if TYPE_CHECKING:
+    from paretrim.search.result import Result
+
+app = typer.Typer(
+    name="paretrim",
+    help="Search for smaller and faster versions of a trained PyTorch model.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", help=f"Folder of the results; also {ENVIRONMENT}. By default ./{DEFAULT}.")
+]
+JobArgument = Annotated[str | None, typer.Argument(metavar="[JOB]", help="Name of a search; by default the latest.")]
+_INTERRUPTED = 130
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"paretrim {paretrim.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read in main
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,  # noqa: ARG001
+) -> None:
+    pass
+
+
+@app.command()
+def search(
+    job: Annotated[Path | None, typer.Argument(metavar="[JOB.yaml]", help="Job file; by default the bundled example.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Trials, in the place of the job file's.")] = None,
+    parallel: Annotated[int | None, typer.Option(help="Trials at the same time, in the place of the job file's.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Minutes, in the place of the job file's.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Run a search, and show its front."""
+    from paretrim.search.jobfile import EXAMPLE, load
+
+    loaded = load(job or EXAMPLE)
+    given = {"trials": trials, "parallel": parallel, "minutes": minutes}
+    loaded = loaded.with_budget({name: value for name, value in given.items() if value is not None})
+    if job is None:
+        Console(stderr=True).print("no job file given: running the bundled example; `paretrim init DIR` writes one of your own")
+
+    def run(monitor: Any) -> Result:
+        from paretrim.search import engine
+
+        return engine.start(loaded, Store(store), monitor)
+
+    _watch(run)
+
+
+@app.command()
+def resume(
+    job: JobArgument = None,
+    trials: Annotated[int | None, typer.Option(help="A new budget of trials, those that ended included.")] = None,
+    parallel: Annotated[int | None, typer.Option(help="Trials at the same time.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Go on with a search that was interrupted, or give it a larger budget."""
+    given = {"trials": trials, "parallel": parallel}
+    budget = {name: value for name, value in given.items() if value is not None}
+
+    def run(monitor: Any) -> Result:
+        from paretrim.search import engine
+
+        return engine.go_on(job, Store(store), monitor, budget)
+
+    _watch(run)
+
+
+@app.command()
+def front(
+    job: JobArgument = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs (see docs/front.md).")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, the baseline first.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Print the front of a search again."""
+    from paretrim.search.result import open_result
+
+    if as_json and as_csv:
+        raise UsageError("--json and --csv exclude each other; give one of them")
+    result = open_result(job, Store(store))
+    report = result.require_report()
+    if as_json:
+        typer.echo(report.to_json())
+    elif as_csv:
+        typer.echo(report.to_csv(), nl=False)
+    else:
+        _show(result)
+
+
+@app.command()
+def export(
+    job: JobArgument = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write; must not exist.")] = ...,  # type: ignore[assignment]
+    trial: Annotated[int | None, typer.Option(help="Number of the trial to export.")] = None,
+    minimize: Annotated[str | None, typer.Option(help="Metric to minimize; by default latency_ms.")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Condition, such as \"accuracy >= baseline - 0.01\"; by default within a point.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail when a timing differs from the logged one.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Write a point of the front as a bundle, and check it in a clean process."""
+    from paretrim.search.result import open_result
+
+    if trial is not None and (minimize or where):
+        raise UsageError("--trial names one point; leave --minimize and --where out, or leave --trial out")
+    result = open_result(job, Store(store))
+    verdict = result.export(output, trial=trial, minimize=minimize, where=where, strict=strict)
+    console = Console()
+    for line in verdict.checks:
+        console.print(f"checked  {line}", highlight=False, soft_wrap=True)
+    for item in verdict.comparisons:
+        note = "" if item.agrees else "   differs: is this machine busy, or another one?"
+        console.print(
+            f"measured {item.name}: {item.now:.4f} now, {item.logged:.4f} logged{note}",
+            highlight=False, soft_wrap=True, style="" if item.agrees else "yellow",
+        )  # fmt: skip
+    console.print(f"trial {verdict.trial} of {result.name} is in {output}; run it with: python {output / 'run.py'}", soft_wrap=True)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+    store: StoreOption = None,
+) -> None:
+    """Serve the MLflow UI over the store, on this machine only."""
+    from paretrim.search.serve import serve
+
+    raise typer.Exit(serve(Store(store), port))
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write into.")]) -> None:
+    """Write a job file and a module that work as they are, to be edited."""
+    from paretrim.search.scaffold import write
+
+    for path in write(folder):
+        typer.echo(f"wrote {path}")
+    typer.echo(f"run it with: paretrim search {folder / 'job.yaml'}")
+
+
+def main() -> None:
+    """Run the command line, with one clear message for each error."""
+    # Ray forks; a tokenizer's or BLAS's threads must not be created before.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    debug = "--debug" in sys.argv[1:]
+    try:
+        app(standalone_mode=True)
+    except ParetrimError as error:
+        if debug:
+            raise
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", _INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - the last resort: a message rather than a traceback
+        if debug:
+            raise
+        _fail(f"{type(error).__name__}: {error} (this is a fault of paretrim; `paretrim --debug ...` shows where)", 1)
+
+
+def _watch(run: Any) -> None:
+    from paretrim.search.terminal import monitor_for
+
+    console = Console()
+    with monitor_for(console) as monitor:
+        result = run(monitor)
+    _show(result)
+    if result.interrupted:
+        console.print(f"\nstopped; what is done is kept. Go on with: paretrim resume {result.name}", highlight=False, soft_wrap=True)
+        raise typer.Exit(_INTERRUPTED)
+    if not result.require_report().front:
+        raise typer.Exit(1)
+
+
+def _show(result: Result) -> None:
+    from paretrim.search import words
+
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    report = result.require_report()
+    console.print(f"\n{result.name}: the front, after {len(result.records)} trials", style="bold", highlight=False)
+    console.print(words.front_table(report), highlight=False)
+    if not report.front:
+        console.print(result.why_empty(), highlight=False, soft_wrap=True, style="yellow")
+        return
+    figures = result.figures()
+    console.print(
+        f"hypervolume {figures['hypervolume']:.4f}; {figures['trials_failed']:.0f} trials failed, "
+        f"{figures['trials_stopped']:.0f} stopped early; {words.clock(figures['wall_seconds'])} for the trials, "
+        f"{figures['overhead_seconds_per_trial'] * 1000:.0f} ms of overhead each",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    if not result.interrupted:
+        option = f" --store {result.store.root}" if result.store.root != Store().root else ""
+        console.print("Next:", style="bold")
+        console.print(f"  paretrim ui{option}                      look at every trial in the browser", highlight=False)
+        console.print(f"  paretrim export {result.name} -o compressed{option}   take the fastest within a point of the baseline", highlight=False)
+        console.print(f"  paretrim resume {result.name} --trials {2 * len(result.records)}{option}     search on", highlight=False)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    Console(stderr=True).print(f"Error: {message}", style="red", highlight=False, soft_wrap=True, markup=False)
+    sys.exit(code)

@@ -1,0 +1,111 @@
+"""Exporting a point: write the bundle, check it in a clean process, measure again beside what was logged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from paretrim.errors import ArtifactError, MeasurementError
+from paretrim.evaluators import evaluator, target
+from paretrim.evaluators.accuracy import AccuracyEvaluator
+from paretrim.evaluators.artifact import Artifact
+from paretrim.evaluators.evaluator import Specimen
+from paretrim.evaluators.lane import Lane
+from paretrim.evaluators.latency import LatencyEvaluator
+from paretrim.evaluators.memory import MemoryEvaluator
+from paretrim.evaluators.splits import Split
+from paretrim.evaluators.target import TargetAddress, as_batch
+from paretrim.search import usercode
+from paretrim.search.result import Result, artifact_of
+from paretrim.search.trial import samples_path
+from paretrim.tracking import bundle
+from paretrim.tracking.bundle import Comparison, Contents, Verdict
+from paretrim.tracking.report import Row
+
+# The same file scores the same but for rounding on another processor.
+_SCORE_TOLERANCE = 0.005
+_TIMING_TOLERANCE = 0.10
+_MEMORY_TOLERANCE = 0.15
+_TIMED_INPUTS = 32
+
+
+def export(result: Result, row: Row, folder: Path, *, strict: bool) -> Verdict:
+    """Write a point as a bundle and check it.
+
+    Args:
+        result: The search.
+        row: The point.
+        folder: Where to write; must not exist.
+        strict: Whether a timing or memory that differs from the logged one fails.
+
+    Raises:
+        OutputExistsError: The folder exists.
+        ArtifactError: Hash, size, outputs or accuracy differ, or with `strict` a timing; nothing is left.
+    """
+    report = result.require_report()
+    artifact = artifact_of(result, row)
+    address = target.find(result.job.target.settings)
+    contents = Contents(
+        job=result.name,
+        metric=result.job.metric_name,
+        runtime=address.build().version(),
+        artifact=artifact,
+        samples=samples_path(artifact.path),
+        record=next(r for r in result.records if r.number == row.trial),
+        row=row,
+        baseline=report.baseline,
+    )
+    with bundle.appearing(folder) as partial:
+        bundle.write(contents, partial)
+        checks = bundle.check(partial)
+        shipped = replace(artifact, path=partial / "model.onnx.xz")
+        comparisons = _measured_again(result, row, shipped, artifact_of(result, report.baseline), address)
+        _judge(comparisons, result.job.metric_name, strict)
+    return Verdict(folder, row.trial, artifact.sha256, checks, comparisons)
+
+
+def _measured_again(
+    result: Result, row: Row, shipped: Artifact, baseline: Artifact, address: TargetAddress
+) -> tuple[Comparison, ...]:
+    job, name = result.job, result.job.metric_name
+    usercode.use_folder(job.folder)
+    metric, splits = usercode.load_metric(job), usercode.load_data(job)
+    with shipped.unpacked() as path, TemporaryDirectory(prefix="paretrim-") as scratch:
+        session = address.build().open(path)
+        found = [_score(name, "validation", row.validation, AccuracyEvaluator(metric, splits.search.validation).score(session).value)]
+        if name in row.test:
+            test: Split = splits.test.unseal()
+            found.append(_score(name, "test", row.test, AccuracyEvaluator(metric, test).score(session).value))
+        inputs = as_batch(splits.search.validation.first(_TIMED_INPUTS * address.settings.batch_size).inputs)
+        bench = evaluator.set_up(address, baseline, inputs, Path(scratch), Lane())
+        timed = {m.name: m.value for m in LatencyEvaluator().measure(Specimen(shipped, path), bench)}
+        memory = MemoryEvaluator()
+        ours = memory.measure(Specimen(shipped, path), bench)[0].value
+        theirs = memory.measure(Specimen(baseline, bench.baseline), bench)[0].value
+    found.append(_ratio("latency_ms, ratio to the baseline", row.ratio["latency_ms"], timed["latency_ratio"], _TIMING_TOLERANCE))
+    if theirs > 0:
+        logged = row.ratio["memory_bytes"]
+        found.append(_ratio("memory_bytes, ratio to the baseline", logged, ours / theirs, _MEMORY_TOLERANCE))
+    return tuple(found)
+
+
+def _score(name: str, split: str, logged: Mapping[str, float], now: float) -> Comparison:
+    return Comparison(f"{name}, {split}", logged[name], now, abs(now - logged[name]) <= _SCORE_TOLERANCE)
+
+
+def _ratio(name: str, logged: float | None, now: float, tolerance: float) -> Comparison:
+    if logged is None:
+        raise MeasurementError(f"no {name} was logged, so it cannot be compared")
+    return Comparison(name, logged, now, abs(now - logged) <= tolerance * logged)
+
+
+def _judge(comparisons: tuple[Comparison, ...], metric: str, strict: bool) -> None:
+    for comparison in comparisons:
+        decisive = strict or comparison.name.startswith(f"{metric},")
+        if decisive and not comparison.agrees:
+            raise ArtifactError(
+                f"{comparison.name}: {comparison.now:.4f} now, {comparison.logged:.4f} logged; these should agree, "
+                "so nothing was exported"
+            )

@@ -1,0 +1,90 @@
+"""How numbers and fronts read in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from paretrim.tracking.report import Report, Row
+
+# metric: (heading, unit, factor)
+_UNITS = {
+    "latency_ms": ("latency", "ms", 1.0),
+    "latency_p50_ms": ("latency p50", "ms", 1.0),
+    "latency_p90_ms": ("latency p90", "ms", 1.0),
+    "latency_p99_ms": ("latency p99", "ms", 1.0),
+    "size_bytes": ("size", "kB", 1e-3),
+    "model_bytes": ("unpacked size", "kB", 1e-3),
+    "memory_bytes": ("memory", "MB", 1e-6),
+}
+
+
+def quantity(name: str, value: float) -> str:
+    """Return a value with its unit, to three digits: ``0.0313 ms``."""
+    _, unit, factor = _UNITS.get(name, (name, "", 1.0))
+    return f"{_digits(value * factor)} {unit}".strip()
+
+
+def heading(name: str) -> str:
+    """Return a metric's name as people say it."""
+    return _UNITS.get(name, (name, "", 1.0))[0]
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as ``m:ss`` or ``h:mm:ss``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def front_table(report: Report, *, most: int | None = None, test: bool = True) -> Table:
+    """Return the front as a table, the baseline in its first row.
+
+    Args:
+        report: The front.
+        most: Rows to show besides the baseline; the rest is counted in the caption.
+        test: Whether to show the column of held-out scores.
+    """
+    costs = [o.name for o in report.objectives if o.name != report.metric]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table.add_column("trial", justify="right")
+    table.add_column("kind")
+    table.add_column(f"{report.metric}\nvalidation", justify="right")
+    if test:
+        table.add_column(f"{report.metric}\nheld-out test", justify="right")
+    for cost in costs:
+        table.add_column(f"{heading(cost)}\n(ratio)", justify="right")
+    rows = [row for row in report.front if row.trial != report.baseline.trial]
+    for row in (report.baseline, *rows[:most]):
+        table.add_row(*_cells(row, report, costs, test), style="bold" if row is report.baseline else "")
+    if most is not None and len(rows) > most:
+        table.caption = f"and {len(rows) - most} more"
+    return table
+
+
+def _cells(row: Row, report: Report, costs: Sequence[str], test: bool) -> list[str]:
+    on_front = row.trial in {point.trial for point in report.front}
+    name = f"{row.kind}{' *' if row is report.baseline and on_front else ''}"
+    cells = [str(row.trial), name, _score(row.validation.get(report.metric))]
+    if test:
+        cells.append(_score(row.test.get(report.metric)))
+    for cost in costs:
+        ratio = row.ratio.get(cost)
+        shown = f" ({ratio:.2f})" if ratio is not None and ratio >= 0.1 else f" ({ratio:.3f})" if ratio is not None else ""
+        cells.append(quantity(cost, row.metrics[cost]) + shown)
+    return cells
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _digits(value: float) -> str:
+    if value == 0 or not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.3g}"
+    decimals = max(0, 2 - len(str(int(abs(value)))) + 1)
+    if abs(value) < 1:
+        decimals = 4 if abs(value) < 0.1 else 3
+    return f"{value:,.{decimals}f}"
