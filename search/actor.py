@@ -39,7 +39,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         torch.set_num_threads(threads)
         self._scratch = scratch
         self._limit_s = limit_s
-        self._runner = TrialRunner(context)
+        self._runner = TrialRunner(context, scratch)
         self._hang_note: TextIO | None = None
         self._begin(config)
 

@@ -68,12 +68,10 @@ class Outcome:
     Attributes:
         interrupted: Whether Ctrl-C ended it.
         out_of_time: Whether its minutes were up before its trials.
-        seconds: Wall time of the trials' part.
     """
 
     interrupted: bool
     out_of_time: bool
-    seconds: float
 
 
 def drive(
@@ -82,6 +80,7 @@ def drive(
     """Run trials until the budget is used or Ctrl-C is pressed."""
     study.use_sampler(job.budget.trials)
     folder.scratch.mkdir(exist_ok=True)
+    before, started = float(study.noted("wall_seconds", 0.0)), time.monotonic()
     with _ray(job):
         searcher = StudySearcher(
             study,
@@ -90,14 +89,19 @@ def drive(
             parallel=job.budget.parallel,
             limit_s=job.budget.trial_minutes * 60,
             scratch=folder.scratch,
-            finished=backlog.log,
+            finished=lambda record: _account(record, study, backlog, before + time.monotonic() - started),
             monitor=monitor,
         )
         stopper = _Stopper(searcher, job.budget.minutes)
-        started = time.monotonic()
         with _interruptible(stopper):
             _tune(job, context, searcher, stopper, folder)
-        return Outcome(stopper.interrupted, stopper.out_of_time, time.monotonic() - started)
+        return Outcome(stopper.interrupted, stopper.out_of_time)
+
+
+def _account(record: TrialRecord, study: Study, backlog: Backlog, wall_seconds: float) -> None:
+    backlog.log(record)
+    # With every trial, so that a death costs the account no more than the trials under way.
+    study.note("wall_seconds", wall_seconds)
 
 
 def _tune(job: Job, context: TrialContext, searcher: StudySearcher, stopper: _Stopper, folder: JobFolder) -> None:

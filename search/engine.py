@@ -9,7 +9,7 @@ from paretrim.errors import ResumeError
 from paretrim.evaluators import target
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.search import prepare
-from paretrim.search.driver import Backlog, Outcome, drive
+from paretrim.search.driver import Backlog, drive
 from paretrim.search.job import Job
 from paretrim.search.monitor import Monitor, Outline
 from paretrim.search.result import Result, artifact_of, objectives_of, open_result
@@ -98,7 +98,6 @@ def _run(
         monitor.say("this search goes on after its test data was seen once; that is noted in its summary")
     outcome = drive(job, context, study, backlog, folder, monitor)
     shutil.rmtree(folder.scratch, ignore_errors=True)
-    _account(study, outcome)
     result = Result(folder.name, job, store, folder, study, outcome)
     if not outcome.interrupted:
         monitor.say("scoring the front on the held-out test data")
@@ -141,10 +140,6 @@ def _summarize(result: Result, tracker: Tracker, monitor: Monitor) -> None:
         tracker.log_summary(summary)
     except Exception as error:  # noqa: BLE001 - the result stands without its summary, which `resume` writes again
         monitor.say(f"{error}; `paretrim resume {result.name}` logs it again")
-
-
-def _account(study: Study, outcome: Outcome) -> None:
-    study.note("wall_seconds", study.noted("wall_seconds", 0.0) + outcome.seconds)
 
 
 def _tracker(job: Job, store: Store, folder: JobFolder) -> Tracker:

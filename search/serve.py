@@ -32,7 +32,7 @@ def serve(store: Store, port: int) -> int:
     console = Console()
     console.print(f"MLflow UI: {url}  (Ctrl-C ends it)", highlight=False)
     for name in store.names():
-        console.print(f"  {name}: {url}/#/experiments/{_experiment(store, name)}", highlight=False)
+        console.print(f"  {name}: {url}/#/experiments/{_experiment(store, name)}/runs", highlight=False)
     command = [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.tracking_uri,
         "--artifacts-destination", str(store.tracking_artifacts), "--host", _HOST, "--port", str(port), "--workers", "1",

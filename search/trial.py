@@ -63,15 +63,20 @@ class TrialContext:
 
 
 class TrialRunner:
-    """Makes and scores trials, one after the other, in one process."""
+    """Makes and scores trials, one after the other, in one process.
 
-    def __init__(self, context: TrialContext) -> None:
+    Args:
+        context: What all trials of the search share.
+        scratch: A folder for files that nobody needs after the search.
+    """
+
+    def __init__(self, context: TrialContext, scratch: Path) -> None:
         self._context = context
         self._lane = Lane()
         self._target = context.address.build()
         self._evaluators = evaluator.installed()
         samples = as_batch(context.splits.validation.first(_TIMED_INPUTS * context.address.settings.batch_size).inputs)
-        folder = Path(mkdtemp(prefix="paretrim-bench-"))
+        folder = Path(mkdtemp(prefix="bench-", dir=scratch))
         self._bench = evaluator.set_up(context.address, context.baseline, samples, folder, self._lane)
         self._accuracy = AccuracyEvaluator(context.metric, context.splits.validation)
 

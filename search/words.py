@@ -23,7 +23,9 @@ _UNITS = {
 
 def quantity(name: str, value: float) -> str:
     """Return a value with its unit, to three digits: ``0.0313 ms``."""
-    _, unit, factor = _UNITS.get(name, (name, "", 1.0))
+    if name not in _UNITS:
+        return f"{value:.4g}"
+    _, unit, factor = _UNITS[name]
     return f"{_digits(value * factor)} {unit}".strip()
 
 

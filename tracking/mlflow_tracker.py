@@ -25,6 +25,8 @@ from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.tracker import Summary
 
 _TRIAL, _SUMMARY = "paretrim.trial", "paretrim.summary"
+# Without it, MLflow's UI opens an experiment on its pages for language-model traces.
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 _PAGE = 1000
 _MOST_TAG = 4000
 
@@ -151,7 +153,7 @@ class MlflowTracker:
         if known is not None:
             return str(known.experiment_id)
         location = None if artifacts is None else (artifacts / name).as_uri()
-        return str(self._client.create_experiment(name, artifact_location=location))
+        return str(self._client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS))
 
 
 def _metrics(record: TrialRecord) -> list[Metric]:

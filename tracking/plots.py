@@ -36,7 +36,7 @@ def front_page(summary: Summary) -> str:
         for name, records, color, symbol, size in layers:
             trace = _points(go, records, cost, report.metric, {"color": color, "symbol": symbol, "size": size})
             figure.add_trace(trace.update(name=name, legendgroup=name, showlegend=column == 1), 1, column)
-        figure.update_xaxes(title_text=_LABELS.get(cost, (cost, 1.0))[0], row=1, col=column, type="log")
+        figure.update_xaxes(title_text=_LABELS.get(cost, (cost, 1.0))[0], row=1, col=column, type="log", minorloglabels="complete")
     figure.update_yaxes(title_text=f"validation {report.metric}", row=1, col=1)
     figure.update_layout(
         template="plotly_white",

@@ -1,0 +1,65 @@
+"""A user's code may raise, hang, answer NaN or be killed: that fails one trial, and the search goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paretrim.search.api import search
+from paretrim.tracking.records import TrialRecord
+
+from .conftest import tiny_job
+
+FAULTS = ("hang", "kill", "nan", "raise")
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> list[TrialRecord]:
+    """A search of nine trials in which four suffer a fault each."""
+    faults = tmp_path_factory.mktemp("faults")
+    for name in FAULTS:
+        (faults / name).touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PARETRIM_TEST_FAULTS", str(faults))
+        budget = {"trials": 9, "parallel": 2, "trial_minutes": 0.3}
+        job = tiny_job(model="tiny:faulty_model", budget=budget)
+        return list(search(job, store=tmp_path_factory.mktemp("store")).records)
+
+
+def cause_with(records: list[TrialRecord], words: str) -> str:
+    (cause,) = (r.cause for r in records if words in r.cause)
+    return cause
+
+
+def test_the_search_goes_on_to_its_budget(records: list[TrialRecord]) -> None:
+    assert [r.number for r in records] == list(range(9))
+    assert sum(r.complete for r in records) == 5
+
+
+def test_a_raise_is_recorded_with_the_users_own_traceback(records: list[TrialRecord]) -> None:
+    cause = cause_with(records, "RuntimeError")
+    assert "the augmentation tripped over its own feet" in cause
+    assert "tiny.py" in cause
+
+
+def test_a_nan_loss_says_what_to_do(records: list[TrialRecord]) -> None:
+    assert "learning rate" in cause_with(records, "the training loss is nan")
+
+
+def test_a_hang_is_stopped_at_its_limit_and_shows_where_it_was(records: list[TrialRecord]) -> None:
+    cause = cause_with(records, "took longer than 0.3 minutes")
+    assert "tiny.py" in cause
+
+
+def test_a_killed_process_is_recorded_as_killed(records: list[TrialRecord]) -> None:
+    assert "killed by the system" in cause_with(records, "its process died")
+
+
+def test_the_baseline_is_not_touched_by_faults(records: list[TrialRecord]) -> None:
+    assert all(r.complete for r in records[:3])
+
+
+def test_a_search_without_ray_left_over_can_follow(tmp_path: Path) -> None:
+    result = search(tiny_job(budget={"trials": 3, "parallel": 1}), store=tmp_path)
+    assert len(result.records) == 3

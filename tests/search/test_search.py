@@ -1,0 +1,114 @@
+"""A whole search with real Ray, SQLite, MLflow and ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from paretrim.errors import JobError, LoweringError, ResumeError, UserCodeError
+from paretrim.search.api import load_result, resume, search
+from paretrim.search.result import Result, artifact_of
+
+from .conftest import SUBJECTS, tiny_job
+
+
+def test_anchors_are_the_first_three_trials(finished: Result) -> None:
+    assert [r.kind for r in finished.records[:3]] == ["baseline", "float16", "int8"]
+    assert [r.number for r in finished.records] == list(range(6))
+
+
+def test_every_trial_has_all_measurements_of_its_file(finished: Result) -> None:
+    for record in finished.records:
+        assert record.complete, record.cause
+        assert {"accuracy", "accuracy_torch", "latency_ms", "latency_ratio", "memory_bytes", "size_bytes"} <= set(
+            record.metrics
+        )
+        path = finished.folder.artifacts / f"{record.sha256}.onnx.xz"
+        assert path.stat().st_size == record.metrics["size_bytes"]
+
+
+def test_int8_is_smaller_than_the_baseline_and_scores_alike(finished: Result) -> None:
+    baseline, _, int8 = (r.metrics for r in finished.records[:3])
+    assert int8["size_bytes"] < 0.5 * baseline["size_bytes"]
+    assert int8["accuracy"] > baseline["accuracy"] - 0.05
+
+
+def test_front_is_a_data_frame_with_validation_and_test_scores(finished: Result) -> None:
+    front = finished.front
+    assert len(front) >= 1
+    assert {"trial", "validation_accuracy", "test_accuracy", "latency_ms", "latency_ms_ratio"} <= set(front.columns)
+    assert front["test_accuracy"].notna().all()
+
+
+def test_only_the_front_and_the_baseline_are_scored_on_test_data(finished: Result) -> None:
+    report = finished.require_report()
+    assert set(finished.test_scores) == {row.sha256 for row in (report.baseline, *report.front)}
+
+
+def test_tracking_holds_each_trial_once_as_a_flat_run(finished: Result) -> None:
+    client = MlflowClient(finished.store.tracking_uri)
+    experiment = client.get_experiment_by_name(finished.name)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    trials = sorted(int(run.data.tags["paretrim.trial"]) for run in runs if "paretrim.trial" in run.data.tags)
+    assert trials == [r.number for r in finished.records]
+    assert not any("mlflow.parentRunId" in run.data.tags for run in runs)
+    front = {int(run.data.tags["paretrim.trial"]) for run in runs if run.data.tags.get("pareto") == "true"}
+    assert front == set(finished.front["trial"])
+
+
+def test_a_result_can_be_opened_again(finished: Result) -> None:
+    again = load_result(finished.name, store=finished.store.root)
+    assert again.records == finished.records
+    assert again.require_report().to_json() == finished.require_report().to_json()
+
+
+def test_the_same_recipe_and_seed_make_the_same_file(finished: Result, tmp_path: Path) -> None:
+    first = search(tiny_job(budget={"trials": 4, "parallel": 2}), store=tmp_path)
+    assert [r.sha256 for r in first.records] == [r.sha256 for r in finished.records[:4]]
+
+
+def test_resume_with_a_larger_budget_says_that_the_test_data_was_seen(finished: Result, tmp_path: Path) -> None:
+    small = search(tiny_job(budget={"trials": 3, "parallel": 2}), store=tmp_path)
+    larger = resume(small.name, trials=4, store=tmp_path)
+    assert [r.number for r in larger.records] == [0, 1, 2, 3]
+    assert larger.records[:3] == small.records
+    client = MlflowClient(larger.store.tracking_uri)
+    experiment = client.get_experiment_by_name(larger.name)
+    assert experiment is not None
+    (summary,) = client.search_runs([experiment.experiment_id], "tags.`paretrim.summary` = 'true'")
+    assert "first seen after 3 trials" in summary.data.tags["paretrim.test"]
+
+
+def test_resume_refuses_a_changed_model(finished: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished.study.note("fingerprints", {**finished.study.noted("fingerprints"), "model": "another"})
+    with pytest.raises(ResumeError, match="its model changed"):
+        resume(finished.name, trials=7, store=finished.store.root)
+
+
+def test_nothing_feasible_names_the_binding_constraint_and_the_nearest_misses(tmp_path: Path) -> None:
+    job = tiny_job(constraints=["size_bytes <= 100"], budget={"trials": 3, "parallel": 2})
+    result = search(job, store=tmp_path)
+    assert result.front.empty
+    assert "'size_bytes <= 100'" in result.why_empty()
+    assert "Nearest misses:\n  trial" in result.why_empty()
+
+
+def test_a_constraint_beyond_the_baseline_is_refused_before_the_search(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="1 is the most there is"):
+        search(tiny_job(constraints=["accuracy >= baseline + 0.9"]), store=tmp_path)
+    assert not list((tmp_path / "jobs").iterdir())
+
+
+def test_a_model_that_does_not_export_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(LoweringError, match="does not export"):
+        search(tiny_job(model="unexportable:model"), store=tmp_path)
+    assert not list((tmp_path / "jobs").iterdir())
+
+
+def test_a_model_path_that_does_not_import_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(UserCodeError, match="did you mean 'model'"):
+        search(tiny_job(model="tiny:modle"), store=tmp_path)
+    assert SUBJECTS.is_dir()

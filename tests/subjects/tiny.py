@@ -1,0 +1,93 @@
+"""A small network and a few of scikit-learn's digits: a real search over it takes seconds a trial."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn import functional
+
+import paretrim
+
+FAULTS = "PARETRIM_TEST_FAULTS"
+
+
+class TinyNet(nn.Module):
+    """Three convolutions, two of them coupled by an addition: ``(N, 1, 8, 8)`` to logits ``(N, 10)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 32, 3, 2, 1, bias=False)
+        self.norm = nn.BatchNorm2d(32)
+        self.inner = nn.Conv2d(32, 32, 3, 1, 1)
+        self.outer = nn.Conv2d(32, 32, 3, 1, 1)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.norm(self.stem(x)))
+        x = x + self.outer(functional.relu(self.inner(x)))
+        logits: torch.Tensor = self.head(functional.relu(x).mean(dim=(2, 3)))
+        return logits
+
+
+class FaultyNet(TinyNet):
+    """Suffers a fault in training for each file of that name in the folder that the environment names; once each."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        fault = _take_fault() if self.training and FAULTS in os.environ else ""
+        if fault == "raise":
+            raise RuntimeError("the augmentation tripped over its own feet")
+        if fault == "hang":
+            time.sleep(3600)
+        if fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x) * (float("nan") if fault == "nan" else 1.0)
+
+
+def model() -> nn.Module:
+    return _trained(TinyNet)
+
+
+def faulty_model() -> nn.Module:
+    return _trained(FaultyNet)
+
+
+def data() -> paretrim.Splits:
+    digits = load_digits()
+    images = (digits.images / 16.0).astype(np.float32)[:, None]
+    parts = np.split(np.random.default_rng(0).permutation(len(images))[:900], [400, 450, 700])
+    train, calibration, validation, test = ((images[part], digits.target[part]) for part in parts)
+    return paretrim.Splits(train=train, calibration=calibration, validation=validation, test=test)
+
+
+def _trained(kind: type[TinyNet]) -> nn.Module:
+    torch.manual_seed(0)
+    net = kind()
+    split = data().search.train
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    before = os.environ.pop(FAULTS, None)
+    net.train()
+    for epoch in range(6):
+        for batch in split.batches(50, seed=epoch):
+            optimizer.zero_grad()
+            functional.cross_entropy(net(batch.inputs), batch.labels).backward()
+            optimizer.step()
+    if before is not None:
+        os.environ[FAULTS] = before
+    return net.eval()
+
+
+def _take_fault() -> str:
+    for path in sorted(Path(os.environ[FAULTS]).iterdir()):
+        try:
+            path.unlink()
+        except FileNotFoundError:  # another trial took it
+            continue
+        return path.name
+    return ""

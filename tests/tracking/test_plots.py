@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from paretrim.tracking.constraints import parse
+from paretrim.tracking.plots import front_page
+from paretrim.tracking.records import TrialRecord
+from paretrim.tracking.testing import sample_record, sample_summary
+from paretrim.tracking.tracker import Summary
+
+RECORDS = [
+    sample_record(0, size_bytes=254_321.0),
+    sample_record(3, accuracy=0.8765, latency_ms=0.4321),
+    sample_record(4, accuracy=0.5, latency_ms=3.0),
+    sample_record(5, state="failed", cause="the training loss is nan"),
+]
+
+
+class Page(HTMLParser):
+    """What a browser would fetch, and what it would show."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.fetched: list[str] = []
+        self.scripts: list[str] = []
+        self.cells: list[str] = []
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._inside = tag
+        loads = {"src", "data", "poster"} | ({"href"} if tag in {"link", "base"} else set())
+        self.fetched += [value or "" for name, value in attrs if name in loads]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts.append(data)
+        if self._inside in ("td", "th", "h1", "title"):
+            self.cells.append(data)
+
+
+def page_of(summary: Summary) -> Page:
+    return Page(front_page(summary))
+
+
+def drawn(page: Page) -> tuple[list[Any], dict[str, Any]]:
+    """Return the traces and the layout that the page's last script draws."""
+    _, _, call = page.scripts[-1].partition("Plotly.newPlot(")
+    decoder = json.JSONDecoder()
+    traces, end = decoder.raw_decode(call, call.index("["))
+    layout, _ = decoder.raw_decode(call, call.index("{", end))
+    return traces, layout
+
+
+def hovers(page: Page) -> str:
+    """Return all that the chart shows under the mouse."""
+    return "\n".join(text for trace in drawn(page)[0] for text in trace["text"])
+
+
+@pytest.fixture(scope="module")
+def page() -> Page:
+    return page_of(sample_summary(RECORDS))
+
+
+def test_the_page_fetches_nothing(page: Page) -> None:
+    assert page.fetched == []
+    assert not {"link", "iframe", "img", "object", "base"} & set(page.tags)
+
+
+def test_no_style_fetches_anything() -> None:
+    head, _, _ = front_page(sample_summary(RECORDS)).partition("<body>")
+    assert "@import" not in head
+    assert "url(" not in head
+
+
+def test_the_chart_library_is_in_the_page(page: Page) -> None:
+    assert max(len(script) for script in page.scripts) > 1_000_000
+
+
+def test_there_is_a_chart_for_each_cost(page: Page) -> None:
+    _, layout = drawn(page)
+    titles = [axis["title"]["text"] for name, axis in layout.items() if name.startswith("xaxis")]
+    assert titles == ["latency (ms)", "size of the shipped file (kB)", "memory (MB)"]
+
+
+def test_points_lie_at_their_measured_values(page: Page) -> None:
+    traces, _ = drawn(page)
+    (front,) = [trace for trace in traces if trace["name"] == "front" and trace["showlegend"]]
+    assert front["x"] == [0.4321]
+    assert front["y"] == [0.8765]
+
+
+def test_only_complete_trials_are_in_the_chart(page: Page) -> None:
+    shown = [f"trial {record.number} " in hovers(page) for record in RECORDS]
+    assert shown == [True, True, True, False]
+
+
+def test_the_recipe_shows_under_the_mouse(page: Page) -> None:
+    assert "pruning.ratio.stem 0.25<br>quantization.bits.head none" in hovers(page)
+
+
+def test_trials_front_and_baseline_stand_once_in_the_legend(page: Page) -> None:
+    assert [trace["name"] for trace in drawn(page)[0] if trace["showlegend"]] == ["trials", "front", "baseline"]
+
+
+def test_the_table_has_the_baseline_first_then_the_front(page: Page) -> None:
+    kinds = [cell for cell in page.cells if cell in ("baseline", "search")]
+    assert kinds == ["baseline", "search"]
+    assert "254,321" in page.cells
+    assert "0.8765" in page.cells
+
+
+def test_a_name_is_shown_as_text_and_not_run() -> None:
+    hostile = "<script>alert(1)</script>"
+    page = page_of(sample_summary(RECORDS, job=hostile))
+    assert not any("alert(1)" in script for script in page.scripts)
+    assert f"{hostile}: the front" in page.cells
+
+
+def test_a_kind_and_a_value_of_a_recipe_cannot_end_the_script() -> None:
+    hostile = "</script><img src='http://example.com/x'>"
+    records = [*RECORDS, sample_record(6, kind=hostile, accuracy=0.99, recipe={hostile: hostile})]
+    page = page_of(sample_summary(records))
+    assert page.fetched == []
+
+
+def test_the_name_of_a_layer_is_shown_as_it_is_in_the_chart() -> None:
+    records = [*RECORDS, sample_record(6, accuracy=0.99, recipe={"pruning.ratio.<b>stem</b>": 0.5})]
+    assert "pruning.ratio.&lt;b&gt;stem&lt;/b&gt; 0.5" in hovers(page_of(sample_summary(records)))
+
+
+def without_intervals(record: TrialRecord) -> TrialRecord:
+    return replace(record, measurements=tuple(replace(m, low=None, high=None) for m in record.measurements))
+
+
+@pytest.mark.parametrize("records", [RECORDS[:1], [without_intervals(record) for record in RECORDS]])
+def test_a_page_is_made_of_little(records: list[TrialRecord]) -> None:
+    assert "trial 0 (baseline)" in hovers(page_of(sample_summary(records)))
+
+
+def test_an_empty_front_leaves_the_baseline_in_the_table() -> None:
+    page = page_of(sample_summary(RECORDS, constraints=[parse("accuracy >= 0.99")]))
+    assert [cell for cell in page.cells if cell in ("baseline", "search")] == ["baseline"]
+
+
+def test_no_point_lies_where_its_axis_cannot_show_it() -> None:
+    records = [*RECORDS, sample_record(6, accuracy=0.99, memory_bytes=0.0)]
+    traces, layout = drawn(page_of(sample_summary(records)))
+    logarithmic = {f"x{name[5:]}" for name, axis in layout.items() if name.startswith("xaxis") and axis.get("type") == "log"}
+    assert [trace["x"] for trace in traces if trace["xaxis"] in logarithmic and min(trace["x"], default=1) <= 0] == []
