@@ -18,7 +18,11 @@ from tempfile import TemporaryDirectory
 from paretrim.errors import ArtifactError
 
 # Literal-context and alignment settings worth trying: byte-sized codes, mixed files, and 4-byte floats.
-_LAYOUTS: tuple[dict[str, int], ...] = ({"lc": 0, "lp": 0, "pb": 0}, {"lc": 3, "lp": 0, "pb": 2}, {"lc": 0, "lp": 2, "pb": 2})
+_LAYOUTS: tuple[dict[str, int], ...] = (
+    {"lc": 0, "lp": 0, "pb": 0},
+    {"lc": 3, "lp": 0, "pb": 2},
+    {"lc": 0, "lp": 2, "pb": 2},
+)
 _LARGE = 16 << 20
 
 

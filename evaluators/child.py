@@ -28,11 +28,15 @@ def ask(question: str, request: Mapping[str, Any], limit_s: float = _LIMIT_S) ->
     # -P keeps the current folder off the import path: a user's folder may hold any module names.
     command = [sys.executable, "-P", "-m", "paretrim.evaluators.probe", question]
     try:
-        done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=limit_s, check=False)
+        done = subprocess.run(
+            command, input=json.dumps(request), capture_output=True, text=True, timeout=limit_s, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise MeasurementError(f"measuring {question} took more than {limit_s:.0f} s and was stopped") from error
     if done.returncode != 0:
-        raise MeasurementError(f"measuring {question}: the process {_ending(done.returncode)}{_last_words(done.stderr)}")
+        raise MeasurementError(
+            f"measuring {question}: the process {_ending(done.returncode)}{_last_words(done.stderr)}"
+        )
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except json.JSONDecodeError as error:

@@ -69,15 +69,23 @@ class Metric:
         """
         if self.task == "regression":
             if outputs[:1].numel() != labels[:1].numel():
-                raise DataError(f"labels of shape {tuple(labels.shape[1:])} do not fit outputs of {tuple(outputs.shape[1:])}")
+                raise DataError(
+                    f"labels of shape {tuple(labels.shape[1:])} do not fit outputs of {tuple(outputs.shape[1:])}"
+                )
             return
         if outputs.dim() != 2:
-            raise DataError(f"'{self.name}' needs outputs of shape (N, classes); the model gives {tuple(outputs.shape)}")
+            raise DataError(
+                f"'{self.name}' needs outputs of shape (N, classes); the model gives {tuple(outputs.shape)}"
+            )
         if labels.dim() != 1 or labels.is_floating_point():
-            raise DataError(f"'{self.name}' needs integer labels of shape (N,); given {labels.dtype} of {tuple(labels.shape)}")
+            raise DataError(
+                f"'{self.name}' needs integer labels of shape (N,); given {labels.dtype} of {tuple(labels.shape)}"
+            )
         low, high, classes = int(labels.min()), int(labels.max()), outputs.shape[1]
         if low < 0 or high >= classes:
-            raise DataError(f"labels run from {low} to {high}, but the model has {classes} outputs: 0 to {classes - 1} fit")
+            raise DataError(
+                f"labels run from {low} to {high}, but the model has {classes} outputs: 0 to {classes - 1} fit"
+            )
 
 
 def _accuracy(outputs: Tensor, labels: Tensor) -> float:
@@ -120,5 +128,7 @@ def by_name(name: str) -> Metric:
         UsageError: No metric has that name.
     """
     if name not in _BY_NAME:
-        raise UsageError(f"unknown metric '{name}'; allowed: {', '.join(NAMES)}, or module:function{nearest(name, NAMES)}")
+        raise UsageError(
+            f"unknown metric '{name}'; allowed: {', '.join(NAMES)}, or module:function{nearest(name, NAMES)}"
+        )
     return _BY_NAME[name]

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, default_collate
 from paretrim.errors import DataError
 
 Tensor = torch.Tensor
-_HASHED_SAMPLES = 4096
+_SURVEYED = 4096
 
 
 @dataclass(frozen=True)
@@ -89,21 +89,22 @@ class Split:
         """Return the first samples, at most `count`."""
         return self.at(torch.arange(min(count, len(self))))
 
-    def sample_hashes(self, limit: int | None = None) -> list[bytes]:
-        """Return a hash of each sample's input and label; evenly spaced ones when there are more than `limit`."""
+    def survey(self) -> Iterator[Batch]:
+        """Yield all samples of arrays, and up to 4,096 evenly spaced ones of a dataset, which may be slow to read."""
         positions = torch.arange(len(self))
-        if limit is not None and len(self) > limit:
-            positions = torch.linspace(0, len(self) - 1, limit).long()
-        hashes: list[bytes] = []
+        if self._arrays is None and len(self) > _SURVEYED:
+            positions = torch.linspace(0, len(self) - 1, _SURVEYED).long()
         for index in positions.split(1024):
-            batch = self.at(index)
-            hashes += [_sample_hash(x, y) for x, y in zip(batch.inputs, batch.labels, strict=True)]
-        return hashes
+            yield self.at(index)
+
+    def sample_hashes(self) -> list[bytes]:
+        """Return a hash of the input and label of each surveyed sample."""
+        return [_sample_hash(x, y) for batch in self.survey() for x, y in zip(batch.inputs, batch.labels, strict=True)]
 
     def fingerprint(self) -> str:
-        """Return a hash over the length and up to 4,096 evenly spaced samples."""
+        """Return a hash over the length and the surveyed samples."""
         digest = hashlib.sha256(str(len(self)).encode())
-        for sample in self.sample_hashes(_HASHED_SAMPLES):
+        for sample in self.sample_hashes():
             digest.update(sample)
         return digest.hexdigest()
 
@@ -113,7 +114,9 @@ class Split:
         except DataError:
             raise
         except Exception as error:
-            raise DataError(f"the {self.name} split cannot give its first sample: {type(error).__name__}: {error}") from error
+            raise DataError(
+                f"the {self.name} split cannot give its first sample: {type(error).__name__}: {error}"
+            ) from error
         if not isinstance(batch.inputs, Tensor):
             raise DataError(
                 f"an input of the {self.name} split is a {type(batch.inputs).__name__}; models of one tensor input are "
@@ -163,7 +166,9 @@ class Splits:
     """
 
     def __init__(self, *, train: Any, calibration: Any, validation: Any, test: Any) -> None:
-        self.search = SearchSplits(Split(train, "train"), Split(calibration, "calibration"), Split(validation, "validation"))
+        self.search = SearchSplits(
+            Split(train, "train"), Split(calibration, "calibration"), Split(validation, "validation")
+        )
         self.test = HeldOut(test)
 
     def check(self) -> None:
@@ -193,7 +198,12 @@ class Splits:
 
     def fingerprint(self) -> str:
         """Return a hash of the data, to tell whether a resumed job still has the same."""
-        parts: Sequence[Split] = (self.search.train, self.search.calibration, self.search.validation, self.test.unseal())
+        parts: Sequence[Split] = (
+            self.search.train,
+            self.search.calibration,
+            self.search.validation,
+            self.test.unseal(),
+        )
         return hashlib.sha256("".join(part.fingerprint() for part in parts).encode()).hexdigest()
 
 
@@ -203,8 +213,10 @@ def _as_tensors(inputs: Any, labels: Any, name: str) -> tuple[Tensor, Tensor]:
     except (TypeError, ValueError) as error:
         raise DataError(f"the {name} split cannot be read as two arrays: {error}") from error
     if x.dim() == 0 or y.dim() == 0 or len(x) != len(y):
-        raise DataError(f"the {name} split has inputs of shape {tuple(x.shape)} and labels of shape {tuple(y.shape)}; "
-                        "their first dimensions must be equal")
+        raise DataError(
+            f"the {name} split has inputs of shape {tuple(x.shape)} and labels of shape {tuple(y.shape)}; "
+            "their first dimensions must be equal"
+        )
     return (x.float() if x.dtype == torch.float64 else x), y
 
 

@@ -105,15 +105,11 @@ class TargetContract:
         whole = session(inputs)
         for size in (1, 2, 3):
             part = session(inputs[:size])
-            _require(
-                part.shape == (size, *whole.shape[1:]), f"a batch of {size} gives outputs of {part.shape}"
-            )
+            _require(part.shape == (size, *whole.shape[1:]), f"a batch of {size} gives outputs of {part.shape}")
             gap = _gap(part, whole[:size])
             _require(gap < 1e-4, f"a batch of {size} gives other outputs than one of 7, by {gap:.3g}")
 
-    def test_layers_of_8_bits_answer_nearly_as_torch_does(
-        self, address: TargetAddress, tmp_path: Path
-    ) -> None:
+    def test_layers_of_8_bits_answer_nearly_as_torch_does(self, address: TargetAddress, tmp_path: Path) -> None:
         """A target may ignore the bits, but it must not answer wrongly because of them."""
         inputs = random_inputs(64, self.input_shape)
         bits = {name: 8 for name, _ in _layers(self.model())}
@@ -173,9 +169,7 @@ class EvaluatorContract:
         _require(len(names) > 0, "metrics is empty")
         _require(len(set(names)) == len(names), f"metrics has a name twice: {names}")
 
-    def test_measurements_are_finite_and_cover_the_metrics(
-        self, evaluator: Evaluator, tmp_path: Path
-    ) -> None:
+    def test_measurements_are_finite_and_cover_the_metrics(self, evaluator: Evaluator, tmp_path: Path) -> None:
         """Less is better, zero is best, and intervals hold their value."""
         found = _measured(evaluator, self.address(), tmp_path)
         names = [each.name for each in found]

@@ -78,7 +78,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         # The interpreter's own watchdog works also while a hanging call holds the interpreter: it writes where each
         # thread is and ends the process, which fails this trial and no other.
         remaining = max(0.1, self._deadline - time.monotonic())
-        faulthandler.dump_traceback_later(remaining, exit=True, file=self._hang_note)
+        if self._hang_note is not None:
+            faulthandler.dump_traceback_later(remaining, exit=True, file=self._hang_note)
 
     def _close_note(self) -> None:
         if self._hang_note is not None:

@@ -12,7 +12,9 @@ from paretrim.search.result import Result, open_result
 from paretrim.search.store import Store
 
 
-def search(job: Job | str | Path | None = None, *, store: str | Path | None = None, monitor: Monitor | None = None) -> Result:
+def search(
+    job: Job | str | Path | None = None, *, store: str | Path | None = None, monitor: Monitor | None = None
+) -> Result:
     """Run a search to its end.
 
     Args:

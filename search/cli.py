@@ -41,17 +41,23 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: ARG001 - read in main
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,  # noqa: ARG001
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     pass
 
 
 @app.command()
 def search(
-    job: Annotated[Path | None, typer.Argument(metavar="[JOB.yaml]", help="Job file; by default the bundled example.")] = None,
+    job: Annotated[
+        Path | None, typer.Argument(metavar="[JOB.yaml]", help="Job file; by default the bundled example.")
+    ] = None,
     trials: Annotated[int | None, typer.Option(help="Trials, in the place of the job file's.")] = None,
-    parallel: Annotated[int | None, typer.Option(help="Trials at the same time, in the place of the job file's.")] = None,
+    parallel: Annotated[
+        int | None, typer.Option(help="Trials at the same time, in the place of the job file's.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Minutes, in the place of the job file's.")] = None,
     store: StoreOption = None,
 ) -> None:
@@ -62,7 +68,9 @@ def search(
     given = {"trials": trials, "parallel": parallel, "minutes": minutes}
     loaded = loaded.with_budget({name: value for name, value in given.items() if value is not None})
     if job is None:
-        Console(stderr=True).print("no job file given: running the bundled example; `paretrim init DIR` writes one of your own")
+        Console(stderr=True).print(
+            "no job file given: running the bundled example; `paretrim init DIR` writes one of your own"
+        )
 
     def run(monitor: Any) -> Result:
         from paretrim.search import engine
@@ -116,11 +124,13 @@ def front(
 @app.command()
 def export(
     job: JobArgument = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write; must not exist.")] = ...,  # type: ignore[assignment]
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write; must not exist.")
+    ] = ...,  # type: ignore[assignment]
     trial: Annotated[int | None, typer.Option(help="Number of the trial to export.")] = None,
     minimize: Annotated[str | None, typer.Option(help="Metric to minimize; by default latency_ms.")] = None,
     where: Annotated[
-        str | None, typer.Option(help="Condition, such as \"accuracy >= baseline - 0.01\"; by default within a point.")
+        str | None, typer.Option(help='Condition, such as "accuracy >= baseline - 0.01"; by default within a point.')
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when a timing differs from the logged one.")] = False,
     store: StoreOption = None,
@@ -141,7 +151,10 @@ def export(
             f"measured {item.name}: {item.now:.4f} now, {item.logged:.4f} logged{note}",
             highlight=False, soft_wrap=True, style="" if item.agrees else "yellow",
         )  # fmt: skip
-    console.print(f"trial {verdict.trial} of {result.name} is in {output}; run it with: python {output / 'run.py'}", soft_wrap=True)
+    console.print(
+        f"trial {verdict.trial} of {result.name} is in {output}; run it with: python {output / 'run.py'}",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -178,7 +191,7 @@ def main() -> None:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted", _INTERRUPTED)
-    except Exception as error:  # noqa: BLE001 - the last resort: a message rather than a traceback
+    except Exception as error:
         if debug:
             raise
         _fail(f"{type(error).__name__}: {error} (this is a fault of paretrim; `paretrim --debug ...` shows where)", 1)
@@ -192,7 +205,11 @@ def _watch(run: Any) -> None:
         result = run(monitor)
     _show(result)
     if result.interrupted:
-        console.print(f"\nstopped; what is done is kept. Go on with: paretrim resume {result.name}", highlight=False, soft_wrap=True)
+        console.print(
+            f"\nstopped; what is done is kept. Go on with: paretrim resume {result.name}",
+            highlight=False,
+            soft_wrap=True,
+        )
         raise typer.Exit(_INTERRUPTED)
     if not result.require_report().front:
         raise typer.Exit(1)
@@ -219,8 +236,13 @@ def _show(result: Result) -> None:
         option = f" --store {result.store.root}" if result.store.root != Store().root else ""
         console.print("Next:", style="bold")
         console.print(f"  paretrim ui{option}                      look at every trial in the browser", highlight=False)
-        console.print(f"  paretrim export {result.name} -o compressed{option}   take the fastest within a point of the baseline", highlight=False)
-        console.print(f"  paretrim resume {result.name} --trials {2 * len(result.records)}{option}     search on", highlight=False)
+        console.print(
+            f"  paretrim export {result.name} -o compressed{option}   take the fastest within a point of the baseline",
+            highlight=False,
+        )
+        console.print(
+            f"  paretrim resume {result.name} --trials {2 * len(result.records)}{option}     search on", highlight=False
+        )
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -68,10 +68,12 @@ class Outcome:
     Attributes:
         interrupted: Whether Ctrl-C ended it.
         out_of_time: Whether its minutes were up before its trials.
+        fatal: Why it could not go on, empty otherwise.
     """
 
     interrupted: bool
     out_of_time: bool
+    fatal: str = ""
 
 
 def drive(
@@ -95,7 +97,7 @@ def drive(
         stopper = _Stopper(searcher, job.budget.minutes)
         with _interruptible(stopper):
             _tune(job, context, searcher, stopper, folder)
-        return Outcome(stopper.interrupted, stopper.out_of_time)
+        return Outcome(stopper.interrupted, stopper.out_of_time, searcher.fatal)
 
 
 def _account(record: TrialRecord, study: Study, backlog: Backlog, wall_seconds: float) -> None:

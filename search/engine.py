@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from paretrim.errors import ResumeError
+from paretrim.errors import ResumeError, TrialError
 from paretrim.evaluators import target
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.search import prepare
@@ -13,11 +14,27 @@ from paretrim.search.driver import Backlog, drive
 from paretrim.search.job import Job
 from paretrim.search.monitor import Monitor, Outline
 from paretrim.search.result import Result, artifact_of, objectives_of, open_result
+from paretrim.search.space import Space
 from paretrim.search.store import JobFolder, Store
 from paretrim.search.study import SCHEMA, Study
+from paretrim.search.trial import TrialContext
 from paretrim.tracking.front import feasible
 from paretrim.tracking.mlflow_tracker import MlflowTracker
 from paretrim.tracking.tracker import Summary, Tracker
+from paretrim.tracking.view import View
+
+
+@dataclass(frozen=True)
+class Search:
+    """All the parts of a search that is about to run."""
+
+    job: Job
+    subject: prepare.Subject
+    context: TrialContext
+    study: Study
+    tracker: Tracker
+    store: Store
+    folder: JobFolder
 
 
 def start(job: Job, store: Store, monitor: Monitor) -> Result:
@@ -34,9 +51,10 @@ def start(job: Job, store: Store, monitor: Monitor) -> Result:
         with folder.driven():
             monitor.say(f"{folder.name}: lowering the baseline")
             context = prepare.prepare(job, subject, folder)
+            tracker = _tracker(job, context.space, store, folder)
             study = _new_study(job, subject, store, folder)
             store.mark_started(folder)
-            return _run(job, subject, context, study, store, folder, monitor)
+            return _run(Search(job, subject, context, study, tracker, store, folder), monitor)
     finally:
         if not (folder.path / "started").exists():
             shutil.rmtree(folder.path, ignore_errors=True)
@@ -63,8 +81,9 @@ def go_on(name: str | None, store: Store, monitor: Monitor, budget: Mapping[str,
         study = result.reopen()
         _check_unchanged(study.noted("fingerprints", {}), subject.fingerprints, result.name)
         context = prepare.prepare(job, subject, result.folder)
+        tracker = _tracker(job, context.space, store, result.folder)
         study.note("job", job.model_dump(mode="json"))
-        return _run(job, subject, context, study, store, result.folder, monitor)
+        return _run(Search(job, subject, context, study, tracker, store, result.folder), monitor)
 
 
 def _new_study(job: Job, subject: prepare.Subject, store: Store, folder: JobFolder) -> Study:
@@ -78,33 +97,37 @@ def _new_study(job: Job, subject: prepare.Subject, store: Store, folder: JobFold
     return study
 
 
-def _run(
-    job: Job,
-    subject: prepare.Subject,
-    context: prepare.TrialContext,
-    study: Study,
-    store: Store,
-    folder: JobFolder,
-    monitor: Monitor,
-) -> Result:
-    tracker = _tracker(job, store, folder)
-    logged = tracker.logged()
-    backlog = Backlog(tracker, monitor, [r for r in study.records() if r.number not in logged])
-    backlog.flush()
-    objectives = objectives_of(job, subject.metric.maximize)
-    outline = Outline(folder.name, job.metric_name, objectives, job.bounds, job.budget.trials, job.budget.minutes)
+def _run(search: Search, monitor: Monitor) -> Result:
+    job, study = search.job, search.study
+    backlog = _what_is_not_logged(search, monitor)
+    objectives = objectives_of(job, search.subject.metric.maximize)
+    outline = Outline(
+        search.folder.name, job.metric_name, objectives, job.bounds, job.budget.trials, job.budget.minutes
+    )
     monitor.begin(outline, study.records())
     if study.noted("tested_after") is not None and len(study.records()) < job.budget.trials:
         monitor.say("this search goes on after its test data was seen once; that is noted in its summary")
-    outcome = drive(job, context, study, backlog, folder, monitor)
-    shutil.rmtree(folder.scratch, ignore_errors=True)
-    result = Result(folder.name, job, store, folder, study, outcome)
+    outcome = drive(job, search.context, study, backlog, search.folder, monitor)
+    shutil.rmtree(search.folder.scratch, ignore_errors=True)
+    if outcome.fatal:
+        raise TrialError(
+            f"the baseline failed, so nothing can be compared with it: {outcome.fatal}\n"
+            f"mend the cause and try again with: paretrim resume {search.folder.name}"
+        )
+    result = Result(search.folder.name, job, search.store, search.folder, study, outcome)
     if not outcome.interrupted:
         monitor.say("scoring the front on the held-out test data")
-        _score_test(subject, study, result)
+        _score_test(search.subject, study, result)
     backlog.flush()
-    _summarize(result, tracker, monitor)
+    _summarize(result, search.tracker, monitor)
     return result
+
+
+def _what_is_not_logged(search: Search, monitor: Monitor) -> Backlog:
+    logged = search.tracker.logged()
+    backlog = Backlog(search.tracker, monitor, [r for r in search.study.records() if r.number not in logged])
+    backlog.flush()
+    return backlog
 
 
 def _score_test(subject: prepare.Subject, study: Study, result: Result) -> None:
@@ -142,10 +165,12 @@ def _summarize(result: Result, tracker: Tracker, monitor: Monitor) -> None:
         monitor.say(f"{error}; `paretrim resume {result.name}` logs it again")
 
 
-def _tracker(job: Job, store: Store, folder: JobFolder) -> Tracker:
+def _tracker(job: Job, space: Space, store: Store, folder: JobFolder) -> Tracker:
+    costs = [name for name in job.objectives if name != job.metric_name]
+    view = View(job.metric_name, costs, [dimension.name for dimension in space.searched])
     if job.tracking_uri is not None:
-        return MlflowTracker(job.tracking_uri, folder.name, None)
-    return MlflowTracker(store.tracking_uri, folder.name, store.tracking_artifacts)
+        return MlflowTracker(job.tracking_uri, folder.name, None, view)
+    return MlflowTracker(store.tracking_uri, folder.name, store.tracking_artifacts, view)
 
 
 def _check_unchanged(before: Mapping[str, str], now: Mapping[str, str], name: str) -> None:

@@ -74,7 +74,14 @@ def _measured_again(
     metric, splits = usercode.load_metric(job), usercode.load_data(job)
     with shipped.unpacked() as path, TemporaryDirectory(prefix="paretrim-") as scratch:
         session = address.build().open(path)
-        found = [_score(name, "validation", row.validation, AccuracyEvaluator(metric, splits.search.validation).score(session).value)]
+        found = [
+            _score(
+                name,
+                "validation",
+                row.validation,
+                AccuracyEvaluator(metric, splits.search.validation).score(session).value,
+            )
+        ]
         if name in row.test:
             test: Split = splits.test.unseal()
             found.append(_score(name, "test", row.test, AccuracyEvaluator(metric, test).score(session).value))
@@ -84,7 +91,9 @@ def _measured_again(
         memory = MemoryEvaluator()
         ours = memory.measure(Specimen(shipped, path), bench)[0].value
         theirs = memory.measure(Specimen(baseline, bench.baseline), bench)[0].value
-    found.append(_ratio("latency_ms, ratio to the baseline", row.ratio["latency_ms"], timed["latency_ratio"], _TIMING_TOLERANCE))
+    found.append(
+        _ratio("latency_ms, ratio to the baseline", row.ratio["latency_ms"], timed["latency_ratio"], _TIMING_TOLERANCE)
+    )
     if theirs > 0:
         logged = row.ratio["memory_bytes"]
         found.append(_ratio("memory_bytes, ratio to the baseline", logged, ours / theirs, _MEMORY_TOLERANCE))

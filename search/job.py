@@ -26,12 +26,18 @@ from paretrim.evaluators import evaluator, metrics, target
 from paretrim.evaluators.target import TargetSettings
 from paretrim.search.mistakes import problems
 from paretrim.spaces import technique
-from paretrim.spaces.technique import Options
+from paretrim.spaces.technique import TechniqueOptions
 from paretrim.tracking import constraints
 from paretrim.tracking.constraints import Constraint
 
 # Shares of a value within which two measurements count as a tie; see tracking/front.py.
-_NOISE = {"latency_ms": 0.03, "latency_p50_ms": 0.05, "latency_p90_ms": 0.1, "latency_p99_ms": 0.2, "memory_bytes": 0.05}
+_NOISE = {
+    "latency_ms": 0.03,
+    "latency_p50_ms": 0.05,
+    "latency_p90_ms": 0.1,
+    "latency_p99_ms": 0.2,
+    "memory_bytes": 0.05,
+}
 _IMPORT_PATH = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")
 
 
@@ -47,7 +53,9 @@ def _import_path(given: Any) -> Any:
 def _path_of(function: Callable[..., Any]) -> str:
     module, name = function.__module__, function.__qualname__
     if "<" in name:
-        raise ValueError(f"{name} is defined inside another function; workers import functions by name, so move it to a module")
+        raise ValueError(
+            f"{name} is defined inside another function; workers import functions by name, so move it to a module"
+        )
     if module == "__main__":
         # Workers import the script as a module of its own name.
         script = getattr(sys.modules["__main__"], "__file__", None)
@@ -80,7 +88,8 @@ class TargetOptions(_Section):
     @field_validator("runtime")
     @classmethod
     def _known(cls, value: str) -> str:
-        return _checked(lambda: target.find(TargetSettings(runtime=value)) and value)
+        _checked(lambda: target.find(TargetSettings(runtime=value)))
+        return value
 
     @property
     def settings(self) -> TargetSettings:
@@ -159,7 +168,7 @@ class Job(_Section):
     model: ImportPath
     data: ImportPath
     metric: ImportPathOrName = "accuracy"
-    space: dict[str, SerializeAsAny[Options] | None] = Field(default_factory=dict)
+    space: dict[str, SerializeAsAny[TechniqueOptions] | None] = Field(default_factory=dict)
     objectives: Annotated[tuple[ObjectiveName, ...], Field(validate_default=True)] = ()
     constraints: tuple[ConstraintText, ...] = ()
     target: TargetOptions = TargetOptions()
@@ -243,7 +252,7 @@ def impossible(bounds: Iterable[Constraint], baseline: dict[str, float]) -> Iter
                 yield f"'{low.text}' and '{high.text}' exclude each other"
 
 
-def _read_space(given: Any) -> tuple[dict[str, Options | None], list[Problem]]:
+def _read_space(given: Any) -> tuple[dict[str, TechniqueOptions | None], list[Problem]]:
     """Return every technique's settings, None for those that are off, and all that is wrong."""
     if not isinstance(given, dict):
         return {}, [Problem(("space",), f"a mapping of techniques is needed, not {type(given).__name__}")]
@@ -254,7 +263,7 @@ def _read_space(given: Any) -> tuple[dict[str, Options | None], list[Problem]]:
         for name in given
         if name not in known
     ]
-    space: dict[str, Options | None] = {}
+    space: dict[str, TechniqueOptions | None] = {}
     for name in names:
         try:
             space[name] = _options(known[name].Options, given.get(name, {}))
@@ -263,7 +272,7 @@ def _read_space(given: Any) -> tuple[dict[str, Options | None], list[Problem]]:
     return space, wrong
 
 
-def _options(kind: type[Options], given: Any) -> Options | None:
+def _options(kind: type[TechniqueOptions], given: Any) -> TechniqueOptions | None:
     # YAML reads the word off as False.
     if given is False or given == "off":
         return None

@@ -12,6 +12,7 @@ from torch import nn
 from paretrim.errors import DataError, JobError, Problem
 from paretrim.evaluators import target
 from paretrim.evaluators.accuracy import AccuracyEvaluator
+from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.splits import Split, Splits
 from paretrim.search import space as spaces
 from paretrim.search import usercode
@@ -34,7 +35,7 @@ class Subject:
 
     model: nn.Module
     splits: Splits
-    metric: usercode.Metric
+    metric: Metric
     space: spaces.Space
     fingerprints: dict[str, str]
 
@@ -101,5 +102,7 @@ def _model_hash(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        digest.update(
+            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
+        )
     return digest.hexdigest()

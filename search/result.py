@@ -201,9 +201,13 @@ class Result:
     def _row_of(self, number: int) -> Row:
         record = next((r for r in self.records if r.number == number), None)
         if record is None:
-            raise UsageError(f"{self.name} has no trial {number}; it has 0 to {max((r.number for r in self.records), default=0)}")
+            raise UsageError(
+                f"{self.name} has no trial {number}; it has 0 to {max((r.number for r in self.records), default=0)}"
+            )
         if not record.complete:
-            raise UsageError(f"trial {number} of {self.name} {record.state}, so it has nothing to export: {record.cause}")
+            raise UsageError(
+                f"trial {number} of {self.name} {record.state}, so it has nothing to export: {record.cause}"
+            )
         return row_of(record, self.job.metric_name, baseline_metrics(self.records), self.test_scores)
 
 
@@ -217,7 +221,9 @@ def open_result(name: str | None, store: Store) -> Result:
     folder = store.open(name)
     peek = Study(store.study_url, folder.name, (), (), 0)
     if peek.noted("schema") != SCHEMA:
-        raise UsageError(f"{folder.name} has schema {peek.noted('schema')}; this version of paretrim reads schema {SCHEMA}")
+        raise UsageError(
+            f"{folder.name} has schema {peek.noted('schema')}; this version of paretrim reads schema {SCHEMA}"
+        )
     document = peek.noted("job")
     # The folder may be gone by now; the records can still be read, and `resume` says what is missing.
     if not Path(document["folder"]).is_dir():
@@ -238,7 +244,9 @@ def artifact_of(result: Result, row: Row) -> Artifact:
     if not path.exists():
         raise ArtifactError(f"the artifact of trial {row.trial} is missing: {path}")
     record = next(r for r in result.records if r.number == row.trial)
-    return Artifact(path, row.sha256, int(row.metrics["size_bytes"]), record.model_sha256, int(row.metrics["model_bytes"]))
+    return Artifact(
+        path, row.sha256, int(row.metrics["size_bytes"]), record.model_sha256, int(row.metrics["model_bytes"])
+    )
 
 
 def objectives_of(job: Job, maximize: bool) -> tuple[Objective, ...]:

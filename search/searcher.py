@@ -13,7 +13,7 @@ from paretrim.search.actor import RECORD, hang_file
 from paretrim.search.monitor import Monitor
 from paretrim.search.space import Space
 from paretrim.search.study import Asked, Study
-from paretrim.tracking.records import TrialRecord
+from paretrim.tracking.records import BASELINE, TrialRecord
 
 _TAIL_LINES = 12
 
@@ -34,6 +34,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     Attributes:
         closing: Set when no more trials shall be started.
         stopping: Set when those under way shall be given up too; they stay open in the study.
+        fatal: Why the search cannot go on, empty while it can.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._under_way: dict[str, tuple[Asked, float]] = {}
         self.stopping = False
         self.closing = False
+        self.fatal = ""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next trial's config; None when all workers are busy, FINISHED when the budget is used."""
@@ -82,7 +84,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if not result.get("done"):
             self._monitor.trained(self._under_way[trial_id][0].number)
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
         """Write how a trial ended."""
         asked, since = self._under_way.pop(trial_id)
         if result is not None and RECORD in result:
@@ -101,6 +103,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """Restore nothing: the study is the only state."""
 
     def _end(self, record: TrialRecord) -> None:
+        if record.kind == BASELINE and not record.complete:
+            # Nothing can be compared without it. It stays open in the study, so that `resume` tries it again.
+            self.fatal, self.closing = record.cause, True
+            return
         self._study.tell(record)
         self._finished(record)
         self._monitor.finished(record)

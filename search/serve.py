@@ -28,11 +28,14 @@ def serve(store: Store, port: int) -> int:
             "A job with a tracking_uri of its own is looked at on that server"
         )
     _require_free(port)
+    from paretrim.tracking.mlflow_tracker import chart_pages  # noqa: PLC0415 - MLflow takes seconds to import
+
     url = f"http://{_HOST}:{port}"
     console = Console()
     console.print(f"MLflow UI: {url}  (Ctrl-C ends it)", highlight=False)
-    for name in store.names():
-        console.print(f"  {name}: {url}/#/experiments/{_experiment(store, name)}/runs", highlight=False)
+    pages = chart_pages(store.tracking_uri)
+    for name in (name for name in store.names() if name in pages):
+        console.print(f"  {name}: {url}{pages[name]}", highlight=False, soft_wrap=True)
     command = [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.tracking_uri,
         "--artifacts-destination", str(store.tracking_artifacts), "--host", _HOST, "--port", str(port), "--workers", "1",
@@ -45,12 +48,6 @@ def serve(store: Store, port: int) -> int:
         process.terminate()
         process.wait()
         return 0
-
-
-def _experiment(store: Store, name: str) -> str:
-    from paretrim.tracking.mlflow_tracker import MlflowTracker  # noqa: PLC0415 - MLflow takes seconds to import
-
-    return MlflowTracker(store.tracking_uri, name, store.tracking_artifacts).experiment_id
 
 
 def _require_free(port: int) -> None:

@@ -48,7 +48,9 @@ class JobFolder:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UsageError(f"{self.name} is running in another process; wait for it, or stop it with Ctrl-C there") from None
+                raise UsageError(
+                    f"{self.name} is running in another process; wait for it, or stop it with Ctrl-C there"
+                ) from None
             yield
 
 
@@ -109,11 +111,15 @@ class Store:
         """
         names = self.names()
         if not names:
-            raise UnknownJobError(f"no search in the store {self.root}; start one with `paretrim search`, or name its store with --store")
+            raise UnknownJobError(
+                f"no search in the store {self.root}; start one with `paretrim search`, or name its store with --store"
+            )
         if name is None:
             name = names[-1]
         if name not in names:
-            raise UnknownJobError(f"no search '{name}' in the store {self.root}; there are: {', '.join(names)}{nearest(name, names)}")
+            raise UnknownJobError(
+                f"no search '{name}' in the store {self.root}; there are: {', '.join(names)}{nearest(name, names)}"
+            )
         return JobFolder(name, self.root / "jobs" / name)
 
     def names(self) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from paretrim.errors import UnknownJobError
@@ -29,6 +30,7 @@ SCHEMA = 1
 _MOST_ATTEMPTS = 3
 _KIND, _RECIPE, _RECORD, _ATTEMPTS = "paretrim:kind", "paretrim:recipe", "paretrim:record", "paretrim:attempts"
 _PREFIX = "paretrim:"
+_DIRECTIONS = {True: StudyDirection.MAXIMIZE, False: StudyDirection.MINIMIZE}
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,21 @@ class Study:
     """
 
     def __init__(
-        self, url: str, name: str, objectives: Sequence[Objective], constraints: Sequence[Constraint], seed: int, *, create: bool = False
+        self,
+        url: str,
+        name: str,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint],
+        seed: int,
+        *,
+        create: bool = False,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._objectives = tuple(objectives)
         self._constraints = tuple(constraints)
         self._seed = seed
         storage = _storage(url)
-        directions = ["maximize" if o.maximize else "minimize" for o in objectives]
+        directions = [_DIRECTIONS[o.maximize] for o in objectives]
         if create:
             self._study = optuna.create_study(storage=storage, study_name=name, directions=directions)
         else:
@@ -163,7 +172,8 @@ class Study:
                     self._finish(self._reopened(frozen), record)
 
     def _reopened(self, frozen: FrozenTrial) -> optuna.Trial:
-        return optuna.Trial(self._study, frozen._trial_id)  # noqa: SLF001 - Optuna has no public way to go on with a trial
+        # Optuna has no public way to go on with a trial of another process.
+        return optuna.Trial(self._study, frozen._trial_id)
 
 
 def _suggest(trial: optuna.Trial, dimension: Dimension) -> Value:

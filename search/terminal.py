@@ -69,9 +69,7 @@ class Progress:
         outline = self.outline
         if outline is not None:
             self.hypervolume = hypervolume(self.records, outline.objectives, outline.constraints)
-            self.report = build(
-                outline.name, outline.metric, self.records, outline.objectives, outline.constraints, {}
-            )
+            self.report = build(outline.name, outline.metric, self.records, outline.objectives, outline.constraints, {})
 
 
 class LiveScreen:
@@ -86,7 +84,9 @@ class LiveScreen:
         self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._live.stop()
 
     def begin(self, outline: Outline, earlier: Sequence[TrialRecord]) -> None:
@@ -136,7 +136,9 @@ class PlainLines:
     def __enter__(self) -> PlainLines:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         pass
 
     def begin(self, outline: Outline, earlier: Sequence[TrialRecord]) -> None:
@@ -154,7 +156,9 @@ class PlainLines:
     def finished(self, record: TrialRecord) -> None:
         """Print how a trial ended."""
         self._progress.finished(record)
-        self._print(f"trial {record.number} ({record.kind}) {self._ending(record)}; {_counts(self._progress)}; {_course(self._progress)}")
+        self._print(
+            f"trial {record.number} ({record.kind}) {self._ending(record)}; {_counts(self._progress)}; {_course(self._progress)}"
+        )
 
     def say(self, text: str) -> None:
         """Print a line."""

@@ -172,7 +172,9 @@ class TrialRunner:
             self._check_gap(accuracy.value, expected)
             specimen = Specimen(artifact, path)
             found = [m for e in self._evaluators.values() for m in e.measure(specimen, self._bench)]
-        torch_score = Measurement(f"{accuracy.name}_torch", expected, how="of the torch model before export; for comparison")
+        torch_score = Measurement(
+            f"{accuracy.name}_torch", expected, how="of the torch model before export; for comparison"
+        )
         return (accuracy, torch_score, *found)
 
     def _check_gap(self, scored: float, expected: float) -> None:
@@ -200,7 +202,9 @@ def samples_path(artifact: Path) -> Path:
 def lowering_request(space: Space, bits: dict[str, int], splits: SearchSplits) -> LoweringRequest:
     """Return the request that lowers a model of a space with the given bits per layer."""
     anatomy = space.anatomy
-    return LoweringRequest(anatomy.input_shape, str(anatomy.input_dtype).removeprefix("torch."), bits, splits.calibration)
+    return LoweringRequest(
+        anatomy.input_shape, str(anatomy.input_dtype).removeprefix("torch."), bits, splits.calibration
+    )
 
 
 def score_torch(model: nn.Module, split: Split, metric: Metric) -> float:

@@ -78,7 +78,7 @@ def check_fit(model: nn.Module, splits: Splits, metric: Metric) -> None:
     parts = (splits.search.train, splits.search.calibration, splits.search.validation, splits.test.unseal())
     outputs = _outputs(model, parts[0].first(2).inputs)
     for part in parts:
-        for batch in part.batches(4096):
+        for batch in part.survey():
             try:
                 metric.check(outputs, batch.labels)
             except DataError as error:
@@ -95,7 +95,9 @@ def _outputs(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
             f"{type(error).__name__}: {error}; check that data and model belong together"
         ) from error
     if not isinstance(outputs, torch.Tensor):
-        raise UserCodeError(f"the model's output is a {type(outputs).__name__}; models with one output tensor are supported")
+        raise UserCodeError(
+            f"the model's output is a {type(outputs).__name__}; models with one output tensor are supported"
+        )
     if not bool(torch.isfinite(outputs).all()):
         raise UserCodeError("the model's outputs are NaN or infinite; is it trained?")
     return outputs
@@ -122,7 +124,9 @@ def _import(path: str, field: str) -> Callable[..., Any]:
             f"({sys.path[0]}) and among the installed packages"
         ) from error
     except Exception as error:
-        raise UserCodeError(f"{field}: importing '{module_name}' raised {type(error).__name__}: {error}{_place(error)}") from error
+        raise UserCodeError(
+            f"{field}: importing '{module_name}' raised {type(error).__name__}: {error}{_place(error)}"
+        ) from error
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):

@@ -74,7 +74,9 @@ def _cells(row: Row, report: Report, costs: Sequence[str], test: bool) -> list[s
         cells.append(_score(row.test.get(report.metric)))
     for cost in costs:
         ratio = row.ratio.get(cost)
-        shown = f" ({ratio:.2f})" if ratio is not None and ratio >= 0.1 else f" ({ratio:.3f})" if ratio is not None else ""
+        shown = (
+            f" ({ratio:.2f})" if ratio is not None and ratio >= 0.1 else f" ({ratio:.3f})" if ratio is not None else ""
+        )
         cells.append(quantity(cost, row.metrics[cost]) + shown)
     return cells
 

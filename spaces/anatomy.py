@@ -105,7 +105,8 @@ def dissect(model: nn.Module, example: torch.Tensor) -> Anatomy:
         )
     modules = dict(model.named_modules())
     layers = tuple(
-        Layer(name, modules[name].weight.numel(), first=i == 0, last=i == len(names) - 1) for i, name in enumerate(names)
+        Layer(name, modules[name].weight.numel(), first=i == 0, last=i == len(names) - 1)
+        for i, name in enumerate(names)
     )
     groups, left_out = _groups(model, example, names)
     return Anatomy(layers, groups, left_out, tuple(example.shape[1:]), example.dtype)

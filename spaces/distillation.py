@@ -11,13 +11,13 @@ from torch.nn import functional
 from paretrim.spaces.anatomy import Anatomy
 from paretrim.spaces.dimension import Dimension, Range
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.technique import Loss, Options, Technique
+from paretrim.spaces.technique import Loss, Technique, TechniqueOptions
 
 Temperature = Annotated[float, Field(ge=0.5, le=50.0)]
 Weight = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class DistillationOptions(Options):
+class DistillationOptions(TechniqueOptions):
     """Settings of distillation.
 
     Attributes:
@@ -44,7 +44,7 @@ class Distillation(Technique):
     """
 
     name: ClassVar[str] = "distillation"
-    Options: ClassVar[type[Options]] = DistillationOptions
+    Options: ClassVar[type[TechniqueOptions]] = DistillationOptions
     options: DistillationOptions
 
     def dimensions(self, anatomy: Anatomy) -> tuple[Dimension, ...]:

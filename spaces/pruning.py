@@ -13,12 +13,12 @@ from paretrim.errors import TrialError
 from paretrim.spaces.anatomy import Anatomy, Group, dependency_graph
 from paretrim.spaces.dimension import Choice, Dimension, Range
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.technique import Options, Technique
+from paretrim.spaces.technique import Technique, TechniqueOptions
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-class PruningOptions(Options):
+class PruningOptions(TechniqueOptions):
     """Settings of structured pruning.
 
     Attributes:
@@ -48,7 +48,7 @@ class StructuredPruning(Technique):
     """
 
     name: ClassVar[str] = "pruning"
-    Options: ClassVar[type[Options]] = PruningOptions
+    Options: ClassVar[type[TechniqueOptions]] = PruningOptions
     options: PruningOptions
 
     def dimensions(self, anatomy: Anatomy) -> tuple[Dimension, ...]:

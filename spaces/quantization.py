@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from paretrim.spaces.anatomy import Anatomy
 from paretrim.spaces.dimension import Choice, Dimension, Value
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.technique import Options, Technique
+from paretrim.spaces.technique import Technique, TechniqueOptions
 
 FLOAT_BITS = 32
 HALF_BITS = 16
@@ -26,7 +26,7 @@ _LEAST_AT_ENDS = 8
 Bits = Literal[4, 8, 16, "none"]
 
 
-class QuantizationOptions(Options):
+class QuantizationOptions(TechniqueOptions):
     """Settings of quantization.
 
     Attributes:
@@ -58,13 +58,15 @@ class WeightQuantization(Technique):
     """
 
     name: ClassVar[str] = "quantization"
-    Options: ClassVar[type[Options]] = QuantizationOptions
+    Options: ClassVar[type[TechniqueOptions]] = QuantizationOptions
     options: QuantizationOptions
 
     def dimensions(self, anatomy: Anatomy) -> tuple[Dimension, ...]:
         """Return one width for each group of layers that share it."""
         return tuple(
-            Choice(f"quantization.bits.{name}", self._choices(any(layer.first or layer.last for layer in layers)), "none")
+            Choice(
+                f"quantization.bits.{name}", self._choices(any(layer.first or layer.last for layer in layers)), "none"
+            )
             for name, layers in anatomy.layer_groups()
         )
 
@@ -114,4 +116,5 @@ class OnGrid(nn.Module):
         peak = weight.detach().abs().flatten(1).amax(dim=1).clamp_min(1e-12)
         scale = (peak / self.levels).view(-1, *[1] * (weight.dim() - 1))
         rounded = torch.round(weight / scale) * scale
-        return weight + (rounded - weight).detach()
+        passed: torch.Tensor = weight + (rounded - weight).detach()
+        return passed

@@ -54,5 +54,7 @@ class Recipe:
         """
         document = json.loads(text)
         if document.get("schema") != SCHEMA:
-            raise UsageError(f"this recipe has schema {document.get('schema')}; this version of paretrim reads schema {SCHEMA}")
+            raise UsageError(
+                f"this recipe has schema {document.get('schema')}; this version of paretrim reads schema {SCHEMA}"
+            )
         return cls.of(document["values"], document["seed"])

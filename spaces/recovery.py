@@ -16,12 +16,12 @@ from paretrim.errors import TrialError
 from paretrim.spaces.anatomy import Anatomy
 from paretrim.spaces.dimension import Choice, Dimension, Range
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.technique import Loss, Options, Technique
+from paretrim.spaces.technique import Loss, Technique, TechniqueOptions
 
 Rate = Annotated[float, Field(gt=0.0, le=10.0)]
 
 
-class RecoveryOptions(Options):
+class RecoveryOptions(TechniqueOptions):
     """Settings of recovery training.
 
     Attributes:
@@ -50,7 +50,7 @@ class Recovery(Technique):
     """Trains with momentum and a one-cycle learning rate (Smith and Topin, "Super-Convergence", 2018)."""
 
     name: ClassVar[str] = "recovery"
-    Options: ClassVar[type[Options]] = RecoveryOptions
+    Options: ClassVar[type[TechniqueOptions]] = RecoveryOptions
     options: RecoveryOptions
 
     def dimensions(self, anatomy: Anatomy) -> tuple[Dimension, ...]:
@@ -115,7 +115,9 @@ def recover(model: nn.Module, recipe: Recipe, schooling: Schooling) -> Iterator[
         nesterov=recipe.number("recovery.momentum", 0.9) > 0,
     )
     steps = epochs * math.ceil(schooling.samples / size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.2, cycle_momentum=False)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=steps, pct_start=0.2, cycle_momentum=False
+    )
     for epoch in range(epochs):
         model.train()
         total = 0.0

@@ -26,7 +26,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 """``(outputs, labels, teacher outputs or None) -> scalar``."""
 
 
-class Options(BaseModel):
+class TechniqueOptions(BaseModel):
     """A technique's settings, as they stand under its name in the job's space."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,9 +41,9 @@ class Technique:
     """
 
     name: ClassVar[str]
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[TechniqueOptions]] = TechniqueOptions
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: TechniqueOptions) -> None:
         self.options = options
 
     def dimensions(self, anatomy: Anatomy) -> tuple[Dimension, ...]:
@@ -89,5 +89,7 @@ def find(name: str) -> type[Technique]:
     """
     known = installed()
     if name not in known:
-        raise UsageError(f"unknown technique '{name}'; allowed: {', '.join(sorted(known))}{nearest(name, sorted(known))}")
+        raise UsageError(
+            f"unknown technique '{name}'; allowed: {', '.join(sorted(known))}{nearest(name, sorted(known))}"
+        )
     return known[name]

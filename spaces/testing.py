@@ -24,7 +24,7 @@ from torch.nn import functional
 from paretrim.spaces.anatomy import Anatomy, dissect
 from paretrim.spaces.dimension import Choice, Dimension, Range, Value
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.technique import Loss, Options, Technique
+from paretrim.spaces.technique import Loss, Technique, TechniqueOptions
 
 INPUT_SHAPE = (3, 8, 8)
 CLASSES = 5
@@ -100,7 +100,7 @@ class TechniqueContract:
         """``space: {mine: {}}`` in a job file must be enough."""
         kind = type(technique)
         made = kind(kind.Options())
-        _require(isinstance(made.options, Options), f"{kind.__name__}.Options() is not an Options")
+        _require(isinstance(made.options, TechniqueOptions), f"{kind.__name__}.Options() is not an Options")
 
     def test_dimension_names_are_unique_and_begin_with_the_techniques(self, technique: Technique) -> None:
         """Dimensions of all techniques share one recipe."""
@@ -114,9 +114,7 @@ class TechniqueContract:
         for dimension in technique.dimensions(_anatomy()):
             if isinstance(dimension, Range):
                 _require(dimension.low < dimension.high, f"{dimension.name} has its ends the wrong way round")
-                _require(
-                    dimension.low > 0 or not dimension.log, f"{dimension.name}: a log scale starts above 0"
-                )
+                _require(dimension.low > 0 or not dimension.log, f"{dimension.name}: a log scale starts above 0")
             else:
                 _require(len(dimension.values) > 0, f"{dimension.name} has no values")
 
@@ -128,7 +126,8 @@ class TechniqueContract:
         technique.reshape(model, recipe, anatomy)
         technique.attach(model, recipe, anatomy)
         technique.bake(model, recipe, anatomy)
-        difference = float((model.eval()(inputs) - small_net()(inputs)).abs().max())
+        with torch.no_grad():
+            difference = float((model.eval()(inputs) - small_net()(inputs)).abs().max())
         _require(difference < 1e-5, f"outputs differ by up to {difference:.3g} at neutral values")
         bits = technique.weight_bits(recipe, anatomy)
         _require(not bits, f"neutral values store {sorted(bits)} at fewer than 32 bits")
@@ -194,14 +193,15 @@ def _check_answers(model: nn.Module, when: str) -> None:
 
 def _check_step(model: nn.Module, loss: Loss, taught: bool) -> None:
     inputs, labels = small_batch()
-    teacher = small_net()(inputs).detach() if taught else None
+    with torch.no_grad():
+        teacher = small_net()(inputs) if taught else None
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     value = loss(model.train()(inputs), labels, teacher)
     torch.autograd.backward(value)
     optimizer.step()
     _require(
-        value.dim() == 0 and bool(torch.isfinite(value)), f"the loss is {value}; a finite scalar is needed"
+        value.dim() == 0 and bool(torch.isfinite(value)), f"the loss is {value.detach()}; a finite scalar is needed"
     )
     moved = any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     _require(moved, "a training step changes no parameter: the loss has no gradient")
@@ -225,7 +225,7 @@ def _require(kept: bool, otherwise: str) -> None:
         raise AssertionError(otherwise)
 
 
-class FakeOptions(Options):
+class FakeOptions(TechniqueOptions):
     """Settings of the fake.
 
     Attributes:
@@ -239,19 +239,15 @@ class FakeTechnique(Technique):
     """Scales each layer's weights down: a technique of a few lines, for tests of what handles techniques."""
 
     name: ClassVar[str] = "fake"
-    Options: ClassVar[type[Options]] = FakeOptions
+    Options: ClassVar[type[TechniqueOptions]] = FakeOptions
     options: FakeOptions
 
     def dimensions(self, anatomy: Anatomy) -> tuple[Dimension, ...]:
         """Return one share for each layer."""
-        return tuple(
-            Range(f"fake.shrink.{each.name}", 0.0, self.options.most, 0.0) for each in anatomy.layers
-        )
+        return tuple(Range(f"fake.shrink.{each.name}", 0.0, self.options.most, 0.0) for each in anatomy.layers)
 
     def bake(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> None:
         """Scale the weights."""
         with torch.no_grad():
             for layer in anatomy.layers:
-                model.get_parameter(f"{layer.name}.weight").mul_(
-                    1.0 - recipe.number(f"fake.shrink.{layer.name}")
-                )
+                model.get_parameter(f"{layer.name}.weight").mul_(1.0 - recipe.number(f"fake.shrink.{layer.name}"))

@@ -8,6 +8,7 @@ import hashlib
 import json
 import lzma
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import onnxruntime
 HERE = Path(__file__).resolve().parent
 
 
-def load():
+def load() -> Callable[[np.ndarray], np.ndarray]:
     """Return the model as a function from an array of inputs to an array of outputs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -27,7 +28,7 @@ def load():
     return lambda inputs: session.run(None, {name: inputs})[0]
 
 
-def check():
+def check() -> None:
     """Compare hashes, sizes and outputs with what was recorded."""
     manifest = json.loads((HERE / "bundle.json").read_text())
     packed = (HERE / manifest["packed"]["file"]).read_bytes()
@@ -52,7 +53,7 @@ def check():
     print(f"outputs on {len(recorded)} samples: within {worst:.3g} of those recorded")
 
 
-def main():
+def main() -> None:
     """Run the model on a file, or check the bundle."""
     if sys.argv[1:] == ["--check"]:
         check()

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from paretrim.tracking.report import Row
 
-_UNITS = {"latency_ms": ("ms", 1.0), "size_bytes": ("kB", 1e-3), "memory_bytes": ("MB", 1e-6), "model_bytes": ("kB", 1e-3)}
+_UNITS = {
+    "latency_ms": ("ms", 1.0),
+    "size_bytes": ("kB", 1e-3),
+    "memory_bytes": ("MB", 1e-6),
+    "model_bytes": ("kB", 1e-3),
+}
 
 
 def model_card(job: str, runtime: str, row: Row, baseline: Row) -> str:
@@ -71,5 +76,8 @@ def _costs(row: Row, baseline: Row) -> str:
 
 def _recipe(row: Row) -> str:
     lines = ["| knob | value |", "|---|---|"]
-    lines += [f"| {name} | {value:.4g} |" if isinstance(value, float) else f"| {name} | {value} |" for name, value in row.recipe.items()]
+    lines += [
+        f"| {name} | {value:.4g} |" if isinstance(value, float) else f"| {name} | {value} |"
+        for name, value in row.recipe.items()
+    ]
     return "\n".join(lines)

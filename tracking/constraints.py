@@ -71,7 +71,7 @@ def parse(text: str) -> Constraint:
     return Constraint(text.strip(), match["metric"], match["sense"].startswith("<"), factor, offset)
 
 
-def _bound(match: re.Match[str]) -> tuple[float, float]:
+def _bound(match: re.Match[str]) -> tuple[float, float]:  # noqa: PLR0911 - one for each form
     if match["value"] is not None:
         return 0.0, float(match["value"])
     if match["percent"] is not None:

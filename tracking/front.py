@@ -76,7 +76,9 @@ def baseline_metrics(records: Sequence[TrialRecord]) -> dict[str, float]:
     return next((r.metrics for r in records if r.kind == BASELINE and r.complete), {})
 
 
-def hypervolume(records: Sequence[TrialRecord], objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> float:
+def hypervolume(
+    records: Sequence[TrialRecord], objectives: Sequence[Objective], constraints: Sequence[Constraint]
+) -> float:
     """Return the share of a fixed box that the feasible trials dominate.
 
     The box is fixed by the baseline: for a metric that is minimized, from nothing to the baseline's value; for one

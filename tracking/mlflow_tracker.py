@@ -14,6 +14,9 @@ from tempfile import TemporaryDirectory
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# A server that is away must not hold the search: what it misses is logged later. By default MLflow tries for minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 from mlflow.entities import Metric, Param, Run, RunStatus, RunTag, ViewType
 from mlflow.exceptions import MlflowException
@@ -23,16 +26,23 @@ from paretrim.errors import ParetrimError
 from paretrim.tracking.plots import front_page
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.tracker import Summary
+from paretrim.tracking.view import KEY, TAG, View
 
 _TRIAL, _SUMMARY = "paretrim.trial", "paretrim.summary"
-# Without it, MLflow's UI opens an experiment on its pages for language-model traces.
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 _PAGE = 1000
 _MOST_TAG = 4000
 
 
 class TrackingError(ParetrimError):
     """The tracking server or database could not be reached or refused."""
+
+
+def chart_pages(uri: str) -> dict[str, str]:
+    """Return the path of each experiment's charts in MLflow's UI, by the experiment's name."""
+    _quiet()
+    query = f"workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={KEY}"
+    found = MlflowClient(tracking_uri=uri).search_experiments()
+    return {e.name: f"/#/experiments/{e.experiment_id}/runs?{query}" for e in found if TAG in e.tags}
 
 
 class MlflowTracker:
@@ -42,17 +52,20 @@ class MlflowTracker:
         uri: Tracking URI.
         name: Name of the search: the experiment's name.
         artifacts: Folder for files, for a database without a server of its own; None leaves it to the server.
+        view: What the ready-made charts show; None leaves MLflow's own.
 
     Raises:
         TrackingError: The server or database cannot be reached.
     """
 
-    def __init__(self, uri: str, name: str, artifacts: Path | None) -> None:
+    def __init__(self, uri: str, name: str, artifacts: Path | None, view: View | None = None) -> None:
         _quiet()
         self._uri = uri
         try:
             self._client = MlflowClient(tracking_uri=uri)
             self._experiment = self._find_or_create(name, artifacts)
+            if view is not None:
+                self._client.set_experiment_tag(self._experiment, TAG, view.to_json())
         except Exception as error:
             raise TrackingError(f"cannot use the tracking server at {uri}: {_brief(error)}") from error
 
@@ -153,7 +166,7 @@ class MlflowTracker:
         if known is not None:
             return str(known.experiment_id)
         location = None if artifacts is None else (artifacts / name).as_uri()
-        return str(self._client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS))
+        return str(self._client.create_experiment(name, artifact_location=location))
 
 
 def _metrics(record: TrialRecord) -> list[Metric]:

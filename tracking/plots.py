@@ -36,7 +36,9 @@ def front_page(summary: Summary) -> str:
         for name, records, color, symbol, size in layers:
             trace = _points(go, records, cost, report.metric, {"color": color, "symbol": symbol, "size": size})
             figure.add_trace(trace.update(name=name, legendgroup=name, showlegend=column == 1), 1, column)
-        figure.update_xaxes(title_text=_LABELS.get(cost, (cost, 1.0))[0], row=1, col=column, type="log", minorloglabels="complete")
+        figure.update_xaxes(
+            title_text=_LABELS.get(cost, (cost, 1.0))[0], row=1, col=column, type="log", minorloglabels="complete"
+        )
     figure.update_yaxes(title_text=f"validation {report.metric}", row=1, col=1)
     figure.update_layout(
         template="plotly_white",
@@ -88,16 +90,29 @@ def _page(summary: Summary, chart: str) -> str:
         "table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
         "th,td{padding:4px 14px;text-align:right;border-bottom:1px solid #d8dee4}th{font-weight:600}</style>"
     )
-    return f"<!doctype html><html><head><title>{title}</title>{head}</head><body><h1>{title}</h1>{chart}{_table(summary)}</body></html>"
+    body = f"<h1>{title}</h1>{chart}{_table(summary)}"
+    return f"<!doctype html><html><head><title>{title}</title>{head}</head><body>{body}</body></html>"
 
 
 def _table(summary: Summary) -> str:
     report = summary.report
     costs = [o.name for o in report.objectives if o.name != report.metric]
-    names = ["trial", "kind", f"validation {report.metric}", f"test {report.metric}", *costs, *(f"{c}, ratio" for c in costs)]
+    names = [
+        "trial",
+        "kind",
+        f"validation {report.metric}",
+        f"test {report.metric}",
+        *costs,
+        *(f"{c}, ratio" for c in costs),
+    ]
     rows = []
     for row in (report.baseline, *(r for r in report.front if r.trial != report.baseline.trial)):
-        cells = [str(row.trial), row.kind, _number(row.validation.get(report.metric)), _number(row.test.get(report.metric))]
+        cells = [
+            str(row.trial),
+            row.kind,
+            _number(row.validation.get(report.metric)),
+            _number(row.test.get(report.metric)),
+        ]
         cells += [_number(row.metrics.get(cost)) for cost in costs]
         cells += [_number(row.ratio.get(cost)) for cost in costs]
         rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")

@@ -58,7 +58,8 @@ class DigitsNet(nn.Module):
         """Shape ``(N, 1, 8, 8)`` to logits ``(N, 10)``."""
         x = functional.relu(self.norm(self.stem(x)))
         x = self.block4(self.block3(self.block2(self.block1(x))))
-        return self.head(x.mean(dim=(2, 3)))
+        logits: torch.Tensor = self.head(x.mean(dim=(2, 3)))
+        return logits
 
 
 def data() -> paretrim.Splits:

@@ -22,7 +22,9 @@ PATIENCE_S = 180
 
 def start(*arguments: str, store: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "paretrim", *arguments, "--store", str(store)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
 
 
 def wait_for_trials(store: Path, count: int, process: subprocess.Popen[str]) -> list[TrialRecord]:
@@ -33,7 +35,9 @@ def wait_for_trials(store: Path, count: int, process: subprocess.Popen[str]) -> 
             if len(records) >= count:
                 return records
         time.sleep(0.2)
-    raise AssertionError(f"no {count} trials: {process.stdout.read() if process.stdout and process.poll() is not None else ''}")
+    raise AssertionError(
+        f"no {count} trials: {process.stdout.read() if process.stdout and process.poll() is not None else ''}"
+    )
 
 
 def kill(process: subprocess.Popen[str]) -> None:

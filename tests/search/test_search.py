@@ -9,7 +9,7 @@ from mlflow.tracking import MlflowClient
 
 from paretrim.errors import JobError, LoweringError, ResumeError, UserCodeError
 from paretrim.search.api import load_result, resume, search
-from paretrim.search.result import Result, artifact_of
+from paretrim.search.result import Result
 
 from .conftest import SUBJECTS, tiny_job
 

@@ -38,7 +38,9 @@ def linear_model() -> bytes:
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", 3])],
         [numpy_helper.from_array(weight, "weight")],
     )
-    model: bytes = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+    model: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10
+    ).SerializeToString()
     return model
 
 

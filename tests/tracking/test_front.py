@@ -264,7 +264,9 @@ def test_constraints_met_singly_but_never_together_bind_as_the_nearest_miss_brea
 
 def test_the_nearest_misses_come_nearest_first_and_say_what_they_break() -> None:
     records = trials(
-        {"accuracy": 0.39, "latency_ms": 2.0}, {"accuracy": 0.9, "latency_ms": 1.1}, {"accuracy": 0.76, "latency_ms": 1.2}
+        {"accuracy": 0.39, "latency_ms": 2.0},
+        {"accuracy": 0.9, "latency_ms": 1.1},
+        {"accuracy": 0.76, "latency_ms": 1.2},
     )
     misses = nearest_misses(records, BOUNDS, count=3)
     assert [miss.record.number for miss in misses] == [4, 5, 0]

@@ -156,5 +156,7 @@ def test_an_empty_front_leaves_the_baseline_in_the_table() -> None:
 def test_no_point_lies_where_its_axis_cannot_show_it() -> None:
     records = [*RECORDS, sample_record(6, accuracy=0.99, memory_bytes=0.0)]
     traces, layout = drawn(page_of(sample_summary(records)))
-    logarithmic = {f"x{name[5:]}" for name, axis in layout.items() if name.startswith("xaxis") and axis.get("type") == "log"}
+    logarithmic = {
+        f"x{name[5:]}" for name, axis in layout.items() if name.startswith("xaxis") and axis.get("type") == "log"
+    }
     assert [trace["x"] for trace in traces if trace["xaxis"] in logarithmic and min(trace["x"], default=1) <= 0] == []

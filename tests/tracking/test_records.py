@@ -14,7 +14,9 @@ VALUES: st.SearchStrategy[Value] = st.one_of(
     FINITE, st.integers(-(2**53), 2**53), st.text(max_size=8), st.booleans(), st.none()
 )
 STATES: st.SearchStrategy[State] = st.sampled_from(("complete", "stopped", "failed"))
-MEASUREMENTS = st.builds(Measurement, st.text(max_size=8), FINITE, st.none() | FINITE, st.none() | FINITE, st.text(max_size=8))
+MEASUREMENTS = st.builds(
+    Measurement, st.text(max_size=8), FINITE, st.none() | FINITE, st.none() | FINITE, st.text(max_size=8)
+)
 RECORDS = st.builds(
     TrialRecord,
     number=st.integers(0, 10**6),

@@ -15,7 +15,13 @@ from paretrim.tracking.testing import OBJECTIVES, sample_record
 
 ROW_KEYS = ["trial", "recipe", "validation", "test", "metrics", "ratio"]
 # Measured beside the four objectives in a real search.
-EXTRA = {"accuracy_torch": 0.91, "latency_ratio": 0.4, "latency_crowded": 0.0, "model_bytes": 300_000.0, "weights": 1000.0}
+EXTRA = {
+    "accuracy_torch": 0.91,
+    "latency_ratio": 0.4,
+    "latency_crowded": 0.0,
+    "model_bytes": 300_000.0,
+    "weights": 1000.0,
+}
 BASE = sample_record(0, **{**EXTRA, "latency_ratio": 1.0})
 FAST = sample_record(3, **{**EXTRA, "latency_ms": 0.5, "size_bytes": 25_000.0})
 

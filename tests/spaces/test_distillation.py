@@ -1,0 +1,148 @@
+"""The loss of distillation, against its formula."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pydantic import ValidationError
+from torch.nn import functional
+
+from paretrim.spaces.anatomy import dissect
+from paretrim.spaces.dimension import Range
+from paretrim.spaces.distillation import Distillation, DistillationOptions, soft_distance
+from paretrim.spaces.recipe import Recipe
+from paretrim.spaces.technique import Loss, Technique
+from paretrim.spaces.testing import TechniqueContract, small_batch, small_net
+
+Floats = npt.NDArray[np.float32]
+LOGITS = arrays(np.float32, (4, 3), elements=st.floats(-20, 20, width=32))
+TEMPERATURES = st.floats(0.5, 50)
+WEIGHTS = st.floats(0, 1)
+LABELS = torch.tensor([0, 2, 1, 1])
+
+
+class TestContract(TechniqueContract):
+    @pytest.fixture
+    def technique(self) -> Technique:
+        return Distillation(DistillationOptions())
+
+
+def cross_entropy(outputs: torch.Tensor, labels: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor:
+    return functional.cross_entropy(outputs, labels)
+
+
+def squares(outputs: torch.Tensor, labels: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor:
+    return functional.mse_loss(outputs, labels)
+
+
+def blended(weight: float, temperature: float, plain: Loss = cross_entropy) -> Loss:
+    values = {"distillation.weight": weight, "distillation.temperature": temperature}
+    return Distillation(DistillationOptions()).loss(plain, Recipe.of(values))
+
+
+def softmax(logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
+    scaled = logits.astype(np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    shares: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+@given(LOGITS, LOGITS, TEMPERATURES, WEIGHTS)
+def test_the_loss_is_the_formula_of_hinton(student: Floats, teacher: Floats, temperature: float, weight: float) -> None:
+    wanted, given_ = softmax(teacher, temperature), softmax(student, temperature)
+    divergence = (wanted * (np.log(wanted) - np.log(given_))).sum(axis=1).mean() * temperature**2
+    right = -np.log(softmax(student, 1.0)[np.arange(4), LABELS.numpy()]).mean()
+    loss = blended(weight, temperature)(torch.from_numpy(student), LABELS, torch.from_numpy(teacher))
+    assert float(loss) == pytest.approx((1 - weight) * right + weight * divergence, rel=1e-3, abs=0.02)
+
+
+def test_the_loss_of_two_samples_by_hand() -> None:
+    student, teacher = torch.tensor([[0.0, 0.0], [0.0, 0.0]]), torch.tensor([[2.0, 0.0], [0.0, 2.0]])
+    shares = (np.e / (np.e + 1), 1 / (np.e + 1))  # of the teacher, at temperature 2
+    divergence = sum(share * np.log(share / 0.5) for share in shares) * 2**2
+    loss = blended(0.25, 2.0)(student, torch.tensor([0, 1]), teacher)
+    assert float(loss) == pytest.approx(0.75 * np.log(2) + 0.25 * divergence, rel=1e-5)
+
+
+@given(LOGITS, LOGITS, TEMPERATURES)
+def test_a_weight_of_zero_is_the_plain_loss(student: Floats, teacher: Floats, temperature: float) -> None:
+    outputs = torch.from_numpy(student)
+    loss = blended(0.0, temperature)(outputs, LABELS, torch.from_numpy(teacher))
+    assert torch.equal(loss, cross_entropy(outputs, LABELS, None))
+
+
+@given(LOGITS, TEMPERATURES)
+def test_a_student_that_answers_as_the_teacher_has_nothing_to_learn_from_it(logits: Floats, temperature: float) -> None:
+    outputs = torch.from_numpy(logits).requires_grad_(True)
+    distance = soft_distance(outputs, outputs.detach(), temperature, classes=True)
+    torch.autograd.backward(distance)
+    assert float(distance.detach()) == pytest.approx(0.0, abs=1e-3)
+    assert outputs.grad is not None
+    assert float(outputs.grad.abs().max()) < 1e-3
+
+
+@given(LOGITS, LOGITS, TEMPERATURES)
+def test_the_distance_is_never_negative(student: Floats, teacher: Floats, temperature: float) -> None:
+    distance = soft_distance(torch.from_numpy(student), torch.from_numpy(teacher), temperature, classes=True)
+    assert float(distance) >= -1e-3
+
+
+def test_gradients_keep_their_size_at_high_temperatures() -> None:
+    teacher = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -1.0]])
+    sizes = []
+    for temperature in (10.0, 20.0, 40.0):
+        outputs = torch.zeros((2, 3), requires_grad=True)
+        torch.autograd.backward(soft_distance(outputs, teacher, temperature, classes=True))
+        assert outputs.grad is not None
+        sizes.append(float(outputs.grad.norm()))
+    assert sizes == pytest.approx([sizes[0]] * 3, rel=0.05)
+
+
+def test_without_a_teacher_the_loss_is_the_plain_one() -> None:
+    outputs = torch.tensor([[1.0, -1.0, 0.0]])
+    assert torch.equal(blended(0.9, 4.0)(outputs, LABELS[:1], None), cross_entropy(outputs, LABELS[:1], None))
+
+
+def test_regression_takes_the_squared_distance_whatever_the_temperature() -> None:
+    outputs, labels, teacher = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [0.0]]), torch.tensor([[2.0], [5.0]])
+    losses = [float(blended(0.5, t, squares)(outputs, labels, teacher)) for t in (1.0, 8.0)]
+    assert losses == pytest.approx([0.5 * 5.0 + 0.5 * 2.5] * 2)
+
+
+def test_the_loss_so_far_is_kept_inside() -> None:
+    student, teacher = torch.zeros((4, 3)), torch.ones((4, 3)) * torch.tensor([1.0, 0.0, 0.0])
+
+    def doubled(outputs: torch.Tensor, labels: torch.Tensor, taught: torch.Tensor | None) -> torch.Tensor:
+        return 2 * cross_entropy(outputs, labels, taught)
+
+    once, twice = (blended(0.5, 2.0, plain)(student, LABELS, teacher) for plain in (cross_entropy, doubled))
+    assert float(twice - once) == pytest.approx(0.5 * np.log(3))
+
+
+def test_dimensions_are_the_ranges_of_the_settings() -> None:
+    options = DistillationOptions(temperature=(2.0, 6.0), weight=(0.25, 0.75))
+    dimensions = Distillation(options).dimensions(dissect(small_net(), small_batch(2)[0]))
+    assert dimensions == (
+        Range("distillation.temperature", 2.0, 6.0, neutral=2.0, log=True),
+        Range("distillation.weight", 0.25, 0.75, neutral=0.0),
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": (4.0, 4.0)},
+        {"temperature": (0.1, 4.0)},
+        {"weight": (0.8, 0.2)},
+        {"weight": (0.0, 1.5)},
+        {"alpha": 0.5},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        DistillationOptions.model_validate(wrong)
