@@ -7,14 +7,16 @@ new ones out until it is done. The locks are the operating system's, so that a k
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import gettempdir
 
 _PATIENCE_S = 60.0
+_POLL_S = 0.002
 
 
 class Lane:
@@ -23,11 +25,18 @@ class Lane:
     Args:
         folder: Where the two lock files lie; the default is the same for all processes of a user.
         patience_s: How long a measurement waits for work under way before it goes ahead in a crowd.
+        waiting: Entered while something waits here, so that a time limit does not count it.
     """
 
-    def __init__(self, folder: Path | None = None, patience_s: float = _PATIENCE_S) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        patience_s: float = _PATIENCE_S,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._folder = folder or Path(gettempdir()) / f"paretrim-{os.getuid()}"
         self._patience_s = patience_s
+        self._waiting = waiting
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager
@@ -35,8 +44,8 @@ class Lane:
         """Work; waits while a measurement is under way or waiting."""
         # The gate lets a waiting measurement in before the next batch; without it, training would starve it.
         with self._open("gate") as gate, self._open("room") as room:
-            fcntl.flock(gate, fcntl.LOCK_SH)
-            fcntl.flock(room, fcntl.LOCK_SH)
+            self._lock(gate, fcntl.LOCK_SH)
+            self._lock(room, fcntl.LOCK_SH)
             fcntl.flock(gate, fcntl.LOCK_UN)
             yield
 
@@ -45,8 +54,17 @@ class Lane:
         """Measure alone; yields False when work would not make room, so that the numbers can be flagged."""
         with self._open("gate") as gate, self._open("room") as room:
             deadline = time.monotonic() + self._patience_s
-            alone = _lock(gate, deadline) and _lock(room, deadline)
-            yield alone
+            yield self._lock(gate, fcntl.LOCK_EX, deadline) and self._lock(room, fcntl.LOCK_EX, deadline)
+
+    def _lock(self, descriptor: int, kind: int, deadline: float = math.inf) -> bool:
+        if _try(descriptor, kind):
+            return True
+        with self._waiting():
+            while time.monotonic() < deadline:
+                if _try(descriptor, kind):
+                    return True
+                time.sleep(_POLL_S)
+        return False
 
     @contextmanager
     def _open(self, name: str) -> Iterator[int]:
@@ -57,13 +75,9 @@ class Lane:
             os.close(descriptor)
 
 
-def _lock(descriptor: int, deadline: float) -> bool:
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.002)
-        else:
-            return True
+def _try(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -182,9 +182,10 @@ def main() -> None:
     """Run the command line, with one clear message for each error."""
     # Ray forks; a tokenizer's or BLAS's threads must not be created before.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    debug = "--debug" in sys.argv[1:]
+    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
     try:
-        app(standalone_mode=True)
+        app(args=arguments, prog_name="paretrim")
     except ParetrimError as error:
         if debug:
             raise

@@ -15,7 +15,7 @@ from paretrim.search.space import Space
 from paretrim.search.study import Asked, Study
 from paretrim.tracking.records import BASELINE, TrialRecord
 
-_TAIL_LINES = 12
+_TOP_FRAMES = 12
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]
@@ -126,6 +126,12 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         note = hang_file(self._scratch, number)
         stack = note.read_text(errors="replace").strip() if note.exists() else ""
         if stack:
-            tail = "\n".join(stack.splitlines()[:_TAIL_LINES])
-            return f"took longer than {self._limit_s / 60:.3g} minutes and was stopped; it was here:\n{tail}"
+            where = "\n".join(_trials_thread(stack).splitlines()[:_TOP_FRAMES])
+            return f"took longer than {self._limit_s / 60:.3g} minutes and was stopped; it was here:\n{where}"
         return "its process died: killed by the system, out of memory, or a crash in native code"
+
+
+def _trials_thread(stack: str) -> str:
+    """Return the part of a dump of all threads that belongs to the trial rather than to Ray."""
+    threads = stack.split("\n\n")
+    return next((thread for thread in threads if "actor.py" in thread and " in step" in thread), threads[-1])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -68,11 +68,17 @@ class TrialRunner:
     Args:
         context: What all trials of the search share.
         scratch: A folder for files that nobody needs after the search.
+        waiting: Entered while a trial waits for another's measurement, so that its time limit does not count that.
     """
 
-    def __init__(self, context: TrialContext, scratch: Path) -> None:
+    def __init__(
+        self,
+        context: TrialContext,
+        scratch: Path,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._context = context
-        self._lane = Lane()
+        self._lane = Lane(waiting=waiting)
         self._target = context.address.build()
         self._evaluators = evaluator.installed()
         samples = as_batch(context.splits.validation.first(_TIMED_INPUTS * context.address.settings.batch_size).inputs)

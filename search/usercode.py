@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib import import_module
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from paretrim.search.job import Job
 
 def use_folder(folder: Path) -> None:
     """Put the folder of a user's modules first on the import path."""
-    if str(folder) not in sys.path:
+    if sys.path[:1] != [str(folder)]:
         sys.path.insert(0, str(folder))
 
 
@@ -115,6 +116,7 @@ def _call(path: str, field: str) -> Any:
 
 def _import(path: str, field: str) -> Callable[..., Any]:
     module_name, _, name = path.partition(":")
+    _refuse_namesake(module_name, field)
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
@@ -136,6 +138,20 @@ def _import(path: str, field: str) -> Callable[..., Any]:
     if not callable(found):
         raise UserCodeError(f"{field}: {path} is a {type(found).__name__}; a function is needed")
     return found  # type: ignore[no-any-return]
+
+
+def _refuse_namesake(module_name: str, field: str) -> None:
+    """Refuse a module of the job's folder when another folder's module of that name was imported before."""
+    top = module_name.partition(".")[0]
+    loaded = sys.modules.get(top)
+    here = PathFinder.find_spec(top, [sys.path[0]])
+    if loaded is None or here is None or here.origin is None:
+        return
+    if getattr(loaded, "__file__", None) != here.origin:
+        raise UserCodeError(
+            f"{field}: this process has imported another module named '{top}' ({getattr(loaded, '__file__', 'built in')}); "
+            "run each job in a process of its own, or rename one of the modules"
+        )
 
 
 def _place(error: Exception) -> str:

@@ -45,15 +45,15 @@ class Objective:
         return float(-step if self.maximize else step)
 
 
-def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Tell whether boxes `a` are nowhere worse than `b` and somewhere better."""
-    return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
-
-
 def front(points: Sequence[Metrics], objectives: Sequence[Objective]) -> list[int]:
-    """Return the positions of the points that no other point dominates, in the given order."""
-    boxes = [tuple(o.box(point[o.name]) for o in objectives) for point in points]
-    return [i for i, mine in enumerate(boxes) if not any(dominates(other, mine) for other in boxes)]
+    """Return the positions of the points that no other point dominates, in the given order.
+
+    A point dominates another when its boxes are nowhere worse and somewhere better; ties in all boxes both stay.
+    """
+    import moocore  # noqa: PLC0415 - slow to import, and `paretrim --help` must not wait for it
+
+    boxes = np.array([[o.box(point[o.name]) for o in objectives] for point in points], dtype=np.float64)
+    return np.flatnonzero(moocore.is_nondominated(boxes, keep_weakly=True)).tolist() if len(points) else []
 
 
 def feasible(metrics: Metrics, constraints: Sequence[Constraint], baseline: Metrics) -> bool:
@@ -87,7 +87,7 @@ def hypervolume(
     Returns:
         A number from 0 to 1.
     """
-    import moocore  # noqa: PLC0415 - slow to import, and not needed to compare points
+    import moocore  # noqa: PLC0415 - as above
 
     base = baseline_metrics(records)
     points = [

@@ -40,24 +40,26 @@ _RECIPE: Mapping[str, Value] = {"pruning.ratio.stem": 0.25, "quantization.bits.h
 
 def sample_record(
     number: int,
+    metrics: Mapping[str, float] | None = None,
     *,
     kind: str = "",
     state: State = "complete",
     cause: str = "",
     recipe: Mapping[str, Value] = _RECIPE,
-    **metrics: float,
+    **more: float,
 ) -> TrialRecord:
     """Return a record such as a search writes.
 
     Args:
         number: Of the trial; 0 is the baseline, 1 and 2 the other anchors.
+        metrics: Measurements by name, added to the usual ones or in their place.
         kind: By default that of the number.
         state: How it ended; only a complete trial has measurements.
         cause: Why it failed or was stopped.
         recipe: Its values by dimension name.
-        metrics: Measurements by name, added to the usual ones or in their place.
+        more: More measurements, as keywords.
     """
-    values = {**_METRICS, **metrics} if state == "complete" else {}
+    values = {**_METRICS, **(metrics or {}), **more} if state == "complete" else {}
     return TrialRecord(
         number=number,
         kind=kind or (_ANCHORS[number] if number < len(_ANCHORS) else "search"),

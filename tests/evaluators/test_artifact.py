@@ -18,6 +18,9 @@ from hypothesis import strategies as st
 from paretrim.errors import ArtifactError
 from paretrim.evaluators.artifact import Artifact, pack
 
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+
 MODEL = np.random.default_rng(0).integers(0, 256, 20_000, dtype=np.uint8).tobytes()
 
 # A writer that the system kills when its file reaches half of what it should be.
@@ -38,7 +41,7 @@ def artifact(tmp_path: Path) -> Artifact:
 
 
 class TestPacking:
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(model=st.one_of(st.binary(max_size=3000), st.binary(min_size=1, max_size=8).map(lambda b: b * 1000)))
     def test_what_is_packed_is_read_back(self, model: bytes, tmp_path: Path) -> None:
         packed = pack(model, tmp_path)
@@ -103,6 +106,10 @@ class TestUnpacking:
     def test_a_wrong_record_raises_artifact_error(self, artifact: Artifact) -> None:
         with pytest.raises(ArtifactError, match="restore the file or run the search again"):
             replace(artifact, model_sha256="0" * 64).read()
+
+    def test_packing_the_model_again_repairs_a_damaged_file(self, artifact: Artifact) -> None:
+        artifact.path.write_bytes(b"damaged")
+        assert pack(MODEL, artifact.path.parent).read() == MODEL
 
 
 class TestKilledWriter:

@@ -7,11 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretrim.errors import DataError, TrialError, UsageError
 from paretrim.evaluators.metrics import NAMES, Metric, by_name
+
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 0.0, 2.0], [5.0, 0.0, 0.0]])
 LABELS = torch.tensor([0, 1, 2, 1])

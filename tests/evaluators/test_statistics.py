@@ -6,10 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretrim.evaluators.statistics import median_interval, relative_spread, share_interval
+
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 SAMPLES = st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=200).map(np.array)
 COUNTS = st.integers(1, 100_000)
@@ -19,7 +22,7 @@ def coverage(count: int) -> float:
     """Return how often the interval of `count` samples holds the median of what they are drawn from."""
     _, low, high = median_interval(np.arange(count, dtype=np.float64))
     # It does when at least `low + 1` and at most `high` samples lie below that median.
-    return sum(math.comb(count, below) for below in range(int(low) + 1, int(high) + 1)) / 2**count
+    return float(sum(math.comb(count, below) for below in range(int(low) + 1, int(high) + 1)) / 2**count)
 
 
 class TestMedian:
@@ -51,9 +54,9 @@ class TestMedian:
         moved = median_interval(np.array(samples, np.float64) + shift)
         assert moved == tuple(value + shift for value in median_interval(np.array(samples, np.float64)))
 
-    @pytest.mark.parametrize("count", [6, 10, 21, 25, 26, 31, 75, 84, 104, 150])
-    def test_the_interval_holds_the_true_median_95_times_in_100(self, count: int) -> None:
-        assert coverage(count) >= 0.95
+    def test_the_interval_holds_the_true_median_95_times_in_100(self) -> None:
+        missed = {count: round(coverage(count), 4) for count in range(6, 151) if coverage(count) < 0.95}
+        assert missed == {}
 
     def test_the_interval_is_not_wider_than_it_need_be(self) -> None:
         assert coverage(25) < 0.985

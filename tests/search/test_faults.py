@@ -22,7 +22,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[TrialRecord]:
         (faults / name).touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PARETRIM_TEST_FAULTS", str(faults))
-        budget = {"trials": 9, "parallel": 2, "trial_minutes": 0.3}
+        budget = {"trials": 9, "parallel": 2, "trial_minutes": 0.5}
         job = tiny_job(model="tiny:faulty_model", budget=budget)
         return list(search(job, store=tmp_path_factory.mktemp("store")).records)
 
@@ -48,7 +48,7 @@ def test_a_nan_loss_says_what_to_do(records: list[TrialRecord]) -> None:
 
 
 def test_a_hang_is_stopped_at_its_limit_and_shows_where_it_was(records: list[TrialRecord]) -> None:
-    cause = cause_with(records, "took longer than 0.3 minutes")
+    cause = cause_with(records, "took longer than 0.5 minutes")
     assert "tiny.py" in cause
 
 

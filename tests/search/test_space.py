@@ -4,13 +4,17 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretrim.search.job import Job
 from paretrim.search.space import Space, build
 from paretrim.spaces.anatomy import Anatomy, Group, Layer
 from paretrim.spaces.dimension import Choice, Range
+
+# A busy machine may take its time over an example.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 ANATOMY = Anatomy(
     layers=(Layer("stem", 288, True, False), Layer("inner", 9216, False, False), Layer("head", 320, False, True)),
@@ -51,7 +55,7 @@ def test_techniques_act_in_one_order_whatever_the_order_of_the_job() -> None:
 def test_constants_are_in_the_recipe_but_not_searched() -> None:
     space = a_space(recovery={"epochs": 7})
     searched = {dimension.name for dimension in space.searched}
-    recipe = space.recipe({name: 0.0 for name in searched}, seed=5)
+    recipe = space.recipe(dict.fromkeys(searched, 0.0), seed=5)
     assert recipe.values["recovery.epochs"] == 7
     assert "recovery.epochs" not in searched
     assert set(recipe.values) == names(space)

@@ -146,7 +146,7 @@ def test_a_store_without_permission_says_that_it_cannot_be_written(tmp_path: Pat
     try:
         if os.access(tmp_path, os.W_OK):
             pytest.skip("nothing is refused to this user")
-        with pytest.raises(UsageError, match="cannot write the store .*: Permission denied; name another folder"):
+        with pytest.raises(UsageError, match=r"cannot write the store .*: Permission denied; name another folder"):
             Store(tmp_path).create("digits")
     finally:
         tmp_path.chmod(0o700)

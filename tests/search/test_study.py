@@ -68,7 +68,7 @@ def ask(study: Study, count: int = 1) -> list[Asked]:
 
 def tell(study: Study, *asked: Asked, state: State = "complete", **metrics: float) -> None:
     for one in asked:
-        record = sample_record(one.number, kind=one.kind, state=state, recipe=one.recipe.values, **metrics)
+        record = sample_record(one.number, metrics, kind=one.kind, state=state, recipe=one.recipe.values)
         study.tell(record)
 
 

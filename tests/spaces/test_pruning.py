@@ -20,6 +20,9 @@ from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.technique import Technique
 from paretrim.spaces.testing import TechniqueContract, random_recipe, small_batch, small_net
 
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+
 
 class TestContract(TechniqueContract):
     @pytest.fixture
@@ -68,7 +71,7 @@ def check_all_recipes(model: nn.Module, inputs: torch.Tensor, **options: object)
 
 
 class TestChannelCounts:
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.integers(2, 40), st.integers(1, 16), st.floats(0.0, 0.95))
     def test_counts_are_multiples_of_the_block(self, width: int, block: int, ratio: float) -> None:
         inputs = torch.zeros(2, 4)
@@ -76,7 +79,7 @@ class TestChannelCounts:
         assert kept in {width, *range(block, width, block)}
         assert kept >= min(block, width)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.integers(2, 40), st.integers(1, 8), st.floats(0.0, 0.95))
     def test_counts_are_as_near_as_blocks_allow(self, width: int, block: int, ratio: float) -> None:
         inputs = torch.zeros(2, 4)
@@ -109,7 +112,7 @@ class TestWhatIsCut:
         assert torch.equal(twin.get_parameter("head.weight"), net.head.weight[:, kept])
 
     @pytest.mark.parametrize("importance", ["l1", "l2"])
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=10)
     @given(weak=st.sets(st.integers(0, 15), min_size=8, max_size=8))
     def test_the_weakest_channels_go(self, importance: str, weak: set[int]) -> None:
         net = mlp(4, 16, 3)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
@@ -21,6 +21,9 @@ from paretrim.spaces.quantization import OnGrid, QuantizationOptions, WeightQuan
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.technique import Technique
 from paretrim.spaces.testing import SmallNet, TechniqueContract, small_batch, small_net
+
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 LAYERS = ("stem", "conv1", "conv2", "head")
 BITS = st.sampled_from((4, 8))

@@ -37,10 +37,16 @@ class TinyNet(nn.Module):
 
 
 class FaultyNet(TinyNet):
-    """Suffers a fault in training for each file of that name in the folder that the environment names; once each."""
+    """Suffers a fault in training for each file of that name in the folder that the environment names; once each.
+
+    A trial's copy of the net suffers one fault at most.
+    """
+
+    suffered = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        fault = _take_fault() if self.training and FAULTS in os.environ else ""
+        fault = _take_fault() if self.training and not self.suffered and FAULTS in os.environ else ""
+        self.suffered = self.suffered or bool(fault)
         if fault == "raise":
             raise RuntimeError("the augmentation tripped over its own feet")
         if fault == "hang":

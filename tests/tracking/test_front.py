@@ -4,7 +4,7 @@ import math
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretrim.tracking.constraints import parse
@@ -12,7 +12,6 @@ from paretrim.tracking.front import (
     Objective,
     baseline_metrics,
     binding,
-    dominates,
     feasible,
     front,
     hypervolume,
@@ -22,6 +21,10 @@ from paretrim.tracking.front import (
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.testing import OBJECTIVES, sample_record
 
+# A busy machine may take its time over an example.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+
 Point = dict[str, float]
 NAMES = ("a", "b", "c")
 # Few different values, so that ties and dominance are frequent.
@@ -30,7 +33,8 @@ POINTS = st.lists(st.fixed_dictionaries(dict.fromkeys(NAMES, VALUES)), max_size=
 OBJECTIVE_LISTS = st.tuples(
     *(st.builds(Objective, st.just(name), st.booleans(), st.sampled_from([0.0, 0.03, 0.2])) for name in NAMES)
 )
-BOXES = st.lists(st.tuples(*[st.integers(0, 2)] * 3), max_size=8)
+EXACT = tuple(Objective(name) for name in NAMES)
+INTEGERS = st.lists(st.fixed_dictionaries(dict.fromkeys(NAMES, st.integers(0, 2).map(float))), max_size=5)
 TWO = (Objective("accuracy", maximize=True), Objective("latency_ms"))
 METRICS = st.fixed_dictionaries({"accuracy": st.floats(0, 1), "latency_ms": st.floats(0, 4)})
 BASE = sample_record(0, accuracy=0.8, latency_ms=2.0)
@@ -42,23 +46,29 @@ def boxes_of(points: list[Point], objectives: tuple[Objective, ...]) -> list[tup
 
 def trials(*metrics: Point) -> list[TrialRecord]:
     """Return the baseline, and one trial for each of these metrics."""
-    return [BASE, *(sample_record(number, **values) for number, values in enumerate(metrics, 3))]
+    return [BASE, *(sample_record(number, values) for number, values in enumerate(metrics, 3))]
 
 
 def numbers(records: list[TrialRecord]) -> list[int]:
     return [record.number for record in records]
 
 
-@given(BOXES)
-def test_no_box_dominates_itself(boxes: list[tuple[int, ...]]) -> None:
-    assert not any(dominates(box, box) for box in boxes)
+def beats(a: Point, b: Point) -> bool:
+    """Tell whether the front of two points is the first one alone."""
+    return front([a, b], EXACT) == [0]
 
 
-@given(BOXES)
-def test_dominance_is_transitive_and_one_way(boxes: list[tuple[int, ...]]) -> None:
-    for a, b, c in product(boxes, repeat=3):
-        assert not (dominates(a, b) and dominates(b, a))
-        assert dominates(a, c) or not (dominates(a, b) and dominates(b, c))
+@given(INTEGERS)
+def test_no_point_dominates_its_equal(points: list[Point]) -> None:
+    assert not any(beats(point, dict(point)) for point in points)
+
+
+@given(INTEGERS)
+def test_dominance_is_transitive_and_one_way(points: list[Point]) -> None:
+    beaten = {(i, j) for i, a in enumerate(points) for j, b in enumerate(points) if beats(a, b)}
+    for i, j, k in product(range(len(points)), repeat=3):
+        assert not {(i, j), (j, i)} <= beaten
+        assert (i, k) in beaten or not {(i, j), (j, k)} <= beaten
 
 
 @given(POINTS, OBJECTIVE_LISTS)

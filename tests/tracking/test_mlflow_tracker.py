@@ -21,10 +21,11 @@ from mlflow.tracking import MlflowClient
 
 from paretrim.errors import ParetrimError
 from paretrim.tracking.constraints import parse
-from paretrim.tracking.mlflow_tracker import MlflowTracker, TrackingError
+from paretrim.tracking.mlflow_tracker import MlflowTracker, TrackingError, chart_pages
 from paretrim.tracking.records import Epoch, TrialRecord
 from paretrim.tracking.testing import TrackerContract, sample_record, sample_summary
 from paretrim.tracking.tracker import MemoryTracker
+from paretrim.tracking.view import View
 
 SUMMARY_FILES = {"front.json", "front.csv", "front.html", "front_table.json"}
 PATIENCE_S = 60.0
@@ -199,7 +200,7 @@ def test_a_run_that_a_death_left_unfinished_is_cleared_and_logged_again(search: 
 
 def test_a_refused_trial_is_an_error_that_names_it_and_it_does_not_count_as_logged(search: Search) -> None:
     with pytest.raises(TrackingError, match="trial 3") as caught:
-        search.tracker.log_trial(sample_record(3, **{"not a name?!": 1.0}))
+        search.tracker.log_trial(sample_record(3, {"not a name?!": 1.0}))
     assert search.uri in str(caught.value)
     assert search.tracker.logged() == set()
 
@@ -263,6 +264,25 @@ def test_two_searches_in_one_database_do_not_mix(search: Search) -> None:
 
 def test_an_experiment_is_found_again_by_the_name_of_the_search(search: Search) -> None:
     assert search.reopened().experiment_id == search.tracker.experiment_id
+
+
+def test_a_search_with_a_view_has_a_page_of_charts(search: Search) -> None:
+    view = View("accuracy", ["latency_ms", "size_bytes"], [f"quantization.bits.{i}" for i in range(40)])
+    charted = MlflowTracker(search.uri, f"{search.name}-charted", search.artifacts, view)
+    pages = chart_pages(search.uri)
+    assert pages[f"{search.name}-charted"].startswith(f"/#/experiments/{charted.experiment_id}/runs?")
+    assert search.name not in pages
+
+
+def test_the_charts_of_a_view_show_the_metric_against_each_cost(search: Search) -> None:
+    view = View("accuracy", ["latency_ms", "size_bytes"], ["pruning.ratio.stem"])
+    tracker = MlflowTracker(search.uri, search.name, search.artifacts, view)
+    tags = search.client.get_experiment(tracker.experiment_id).tags
+    (state,) = [json.loads(text) for name, text in tags.items() if name.startswith("mlflow.sharedViewState.")]
+    *scatters, lines = state["compareRunCharts"]
+    axes = [(chart["yaxis"]["key"], chart["xaxis"]["key"]) for chart in scatters]
+    assert axes == [("accuracy", "latency_ms"), ("accuracy", "size_bytes")]
+    assert lines["selectedParams"] == ["pruning.ratio.stem"]
 
 
 def free_port() -> int:

@@ -22,8 +22,8 @@ EXTRA = {
     "model_bytes": 300_000.0,
     "weights": 1000.0,
 }
-BASE = sample_record(0, **{**EXTRA, "latency_ratio": 1.0})
-FAST = sample_record(3, **{**EXTRA, "latency_ms": 0.5, "size_bytes": 25_000.0})
+BASE = sample_record(0, EXTRA, latency_ratio=1.0)
+FAST = sample_record(3, EXTRA, latency_ms=0.5, size_bytes=25_000.0)
 
 
 def a_report(*records: TrialRecord, test_scores: dict[str, float] | None = None) -> Report:
