@@ -15,9 +15,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    SerializeAsAny,
     ValidationError,
     ValidationInfo,
+    field_serializer,
     field_validator,
 )
 
@@ -51,7 +51,9 @@ def _import_path(given: Any) -> Any:
 
 
 def _path_of(function: Callable[..., Any]) -> str:
-    module, name = function.__module__, function.__qualname__
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if module is None or name is None:
+        raise ValueError(f"a {type(function).__name__} has no name to import it by; give a function of a module")
     if "<" in name:
         raise ValueError(
             f"{name} is defined inside another function; workers import functions by name, so move it to a module"
@@ -168,7 +170,7 @@ class Job(_Section):
     model: ImportPath
     data: ImportPath
     metric: ImportPathOrName = "accuracy"
-    space: dict[str, SerializeAsAny[TechniqueOptions] | None] = Field(default_factory=dict)
+    space: dict[str, TechniqueOptions | None] = Field(default_factory=dict)
     objectives: Annotated[tuple[ObjectiveName, ...], Field(validate_default=True)] = ()
     constraints: tuple[ConstraintText, ...] = ()
     target: TargetOptions = TargetOptions()
@@ -179,6 +181,8 @@ class Job(_Section):
     folder: Path = Field(default_factory=Path.cwd)
 
     def __init__(self, **given: Any) -> None:
+        # A section of which every line is commented out reads as None.
+        given = {name: value for name, value in given.items() if value is not None}
         space, found = _read_space(given.get("space", {}))
         try:
             super().__init__(**{**given, "space": space})
@@ -186,6 +190,11 @@ class Job(_Section):
             found += problems(error, type(self))
         if found:
             raise JobError(found)
+
+    @field_serializer("space")
+    def _off_by_name(self, space: dict[str, TechniqueOptions | None]) -> dict[str, Any]:
+        # Written as None, a technique that is off would read as one with its defaults.
+        return {name: "off" if options is None else options.model_dump(mode="json") for name, options in space.items()}
 
     @field_validator("objectives")
     @classmethod

@@ -63,7 +63,10 @@ def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[Location, int], 
         raise JobError([Problem((), "it has keys that are not words")], str(path))
     lines: dict[Location, int] = {}
     repeated: list[Problem] = []
-    _walk(node, (), lines, repeated)
+    try:
+        _walk(node, (), lines, repeated)
+    except RecursionError:
+        raise JobError([Problem((), "it has an alias (*) that refers to itself; write it out")], str(path)) from None
     return document, lines, repeated
 
 

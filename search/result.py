@@ -13,7 +13,7 @@ from paretrim.errors import ArtifactError, NothingFoundError, UsageError, neares
 from paretrim.evaluators.artifact import Artifact
 from paretrim.search.job import Job
 from paretrim.search.store import JobFolder, Store
-from paretrim.search.study import SCHEMA, Study
+from paretrim.search.study import SCHEMA, Study, notes_of
 from paretrim.tracking import constraints
 from paretrim.tracking.front import Objective, baseline_metrics, binding, hypervolume, nearest_misses
 from paretrim.tracking.records import TrialRecord
@@ -219,17 +219,17 @@ def open_result(name: str | None, store: Store) -> Result:
         UsageError: It was written by a version with another schema.
     """
     folder = store.open(name)
-    peek = Study(store.study_url, folder.name, (), (), 0)
-    if peek.noted("schema") != SCHEMA:
+    notes = notes_of(store.study_url, folder.name)
+    if notes.get("schema") != SCHEMA:
         raise UsageError(
-            f"{folder.name} has schema {peek.noted('schema')}; this version of paretrim reads schema {SCHEMA}"
+            f"{folder.name} has schema {notes.get('schema')}; this version of paretrim reads schema {SCHEMA}"
         )
-    document = peek.noted("job")
+    document = notes["job"]
     # The folder may be gone by now; the records can still be read, and `resume` says what is missing.
     if not Path(document["folder"]).is_dir():
         document["folder"] = str(Path.cwd())
     job = Job(**document)
-    objectives = objectives_of(job, bool(peek.noted("maximize", True)))
+    objectives = objectives_of(job, bool(notes.get("maximize", True)))
     study = Study(store.study_url, folder.name, objectives, job.bounds, job.seed)
     return Result(folder.name, job, store, folder, study)
 

@@ -89,7 +89,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         asked, since = self._under_way.pop(trial_id)
         if result is not None and RECORD in result:
             self._end(TrialRecord.from_json(result[RECORD]))
-        elif not self.stopping:
+        elif self.stopping:
+            self._study.release(asked.number)
+        else:
             self._end(self._failed(asked, self._cause_of_death(asked.number), time.monotonic() - since))
 
     def __getstate__(self) -> dict[str, Any]:

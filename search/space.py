@@ -48,8 +48,9 @@ class Space:
         return found
 
     def fingerprint(self) -> str:
-        """Return a hash of the dimensions."""
-        return hashlib.sha256("\n".join(map(repr, self.dimensions)).encode()).hexdigest()
+        """Return a hash of the dimensions and of the techniques' settings."""
+        settings = [f"{part.name} {part.options.model_dump_json()}" for part in self.techniques]
+        return hashlib.sha256("\n".join([*settings, *map(repr, self.dimensions)]).encode()).hexdigest()
 
 
 def build(job: Job, anatomy: Anatomy) -> Space:

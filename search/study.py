@@ -48,8 +48,18 @@ class Asked:
     recipe: Recipe
 
 
+def notes_of(url: str, name: str) -> dict[str, Any]:
+    """Return what is noted with a study, without opening it to go on.
+
+    Raises:
+        UnknownJobError: The database has no study of that name.
+    """
+    attributes = _load(url, name).user_attrs
+    return {key.removeprefix(_PREFIX): json.loads(text) for key, text in attributes.items() if key.startswith(_PREFIX)}
+
+
 class Study:
-    """The study of one search.
+    """The study of one search. Opening one changes nothing; the first `ask` takes over what an earlier run left open.
 
     Args:
         url: Database of the studies.
@@ -77,20 +87,16 @@ class Study:
         self._objectives = tuple(objectives)
         self._constraints = tuple(constraints)
         self._seed = seed
-        storage = _storage(url)
         directions = [_DIRECTIONS[o.maximize] for o in objectives]
         if create:
-            self._study = optuna.create_study(storage=storage, study_name=name, directions=directions)
+            self._study = optuna.create_study(storage=_storage(url), study_name=name, directions=directions)
         else:
-            try:
-                self._study = optuna.load_study(storage=storage, study_name=name)
-            except KeyError:
-                raise UnknownJobError(f"the study database has no search '{name}'") from None
+            self._study = _load(url, name)
         self._given_out: dict[int, optuna.Trial] = {}
-        self._done: dict[int, TrialRecord] = {}
-        self._read_done()
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        self._orphans = [self._reopened(frozen) for frozen in running]
+        self._orphans: list[optuna.Trial] | None = None
+        found = self._study.get_trials(deepcopy=False)
+        written = [TrialRecord.from_json(t.user_attrs[_RECORD]) for t in found if _RECORD in t.user_attrs]
+        self._done: dict[int, TrialRecord] = {record.number: record for record in written}
 
     def note(self, key: str, value: Any) -> None:
         """Keep a JSON-ready value with the study."""
@@ -112,7 +118,8 @@ class Study:
 
     def ask(self, space: Space) -> Asked:
         """Return the next trial to make: one that was interrupted, an anchor, or a new one from the sampler."""
-        trial = self._orphans.pop(0) if self._orphans else self._study.ask()
+        orphans = self._adopt()
+        trial = orphans.pop(0) if orphans else self._study.ask()
         self._given_out[trial.number] = trial
         trial.set_user_attr(_ATTEMPTS, trial.user_attrs.get(_ATTEMPTS, 0) + 1)
         written = trial.user_attrs.get(_RECIPE)
@@ -129,6 +136,7 @@ class Study:
         Args:
             trials: The budget; the random start takes a third of it, at most 10 trials.
         """
+        self._adopt()
         self._study.sampler = optuna.samplers.TPESampler(
             n_startup_trials=max(3, min(10, trials // 3)), seed=self._seed + 7919 * len(self._study.trials)
         )
@@ -141,6 +149,11 @@ class Study:
         # First the record, then the state: whatever dies in between, the record is found and the state set again.
         trial.set_user_attr(_RECORD, record.to_json())
         self._finish(trial, record)
+
+    def release(self, number: int) -> None:
+        """Give a trial back that was stopped in order: it is handed out again when the search goes on."""
+        trial = self._given_out.pop(number)
+        trial.set_user_attr(_ATTEMPTS, trial.user_attrs.get(_ATTEMPTS, 1) - 1)
 
     def cause_of_too_many_attempts(self, number: int) -> str:
         """Return why a trial is not tried again, or nothing when it may be."""
@@ -162,18 +175,29 @@ class Study:
             state = TrialState.PRUNED if record.state == "stopped" else TrialState.FAIL
             self._study.tell(record.number, state=state, skip_if_finished=True)
 
-    def _read_done(self) -> None:
-        for frozen in self._study.get_trials(deepcopy=False):
-            if _RECORD in frozen.user_attrs:
-                record = TrialRecord.from_json(frozen.user_attrs[_RECORD])
-                if frozen.state.is_finished():
-                    self._done[record.number] = record
+    def _adopt(self) -> list[optuna.Trial]:
+        """Take over what an earlier run left open: set the state of what is written, and return the rest."""
+        if self._orphans is None:
+            self._orphans = []
+            for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                trial = self._reopened(frozen)
+                if frozen.number in self._done:
+                    self._finish(trial, self._done[frozen.number])
                 else:
-                    self._finish(self._reopened(frozen), record)
+                    self._orphans.append(trial)
+        return self._orphans
 
     def _reopened(self, frozen: FrozenTrial) -> optuna.Trial:
         # Optuna has no public way to go on with a trial of another process.
         return optuna.Trial(self._study, frozen._trial_id)
+
+
+def _load(url: str, name: str) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        return optuna.load_study(storage=_storage(url), study_name=name)
+    except KeyError:
+        raise UnknownJobError(f"the study database has no search '{name}'") from None
 
 
 def _suggest(trial: optuna.Trial, dimension: Dimension) -> Value:

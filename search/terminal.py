@@ -108,7 +108,7 @@ class LiveScreen:
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        self._console.print(text, style="dim", highlight=False)
+        self._console.print(text, style="dim", highlight=False, markup=False)
 
     def _draw(self) -> RenderableType:
         progress, outline = self._progress, self._progress.outline

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -178,6 +179,9 @@ class TrialRunner:
             self._check_gap(accuracy.value, expected)
             specimen = Specimen(artifact, path)
             found = [m for e in self._evaluators.values() for m in e.measure(specimen, self._bench)]
+        odd = [m.name for m in found if not math.isfinite(m.value)]
+        if odd:
+            raise TrialError(f"measured NaN or infinity for {', '.join(odd)}")
         torch_score = Measurement(
             f"{accuracy.name}_torch", expected, how="of the torch model before export; for comparison"
         )

@@ -110,7 +110,7 @@ def _call(path: str, field: str) -> Any:
         return function()
     except ParetrimError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserCodeError(f"{field}: {path} raised {type(error).__name__}: {error}{_place(error)}") from error
 
 
@@ -125,7 +125,7 @@ def _import(path: str, field: str) -> Callable[..., Any]:
             f"{field}: cannot import '{module_name}': {missing}; modules are looked for in the job's folder "
             f"({sys.path[0]}) and among the installed packages"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserCodeError(
             f"{field}: importing '{module_name}' raised {type(error).__name__}: {error}{_place(error)}"
         ) from error
@@ -154,9 +154,10 @@ def _refuse_namesake(module_name: str, field: str) -> None:
         )
 
 
-def _place(error: Exception) -> str:
-    """Return where in the user's code an error arose."""
-    frames = traceback.extract_tb(error.__traceback__)
+def _place(error: BaseException) -> str:
+    """Return where in the user's own modules an error arose, or nothing."""
     if isinstance(error, SyntaxError):
         return f" ({error.filename}, line {error.lineno})"
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    folder = Path(sys.path[0])
+    theirs = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(folder)]
+    return f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""

@@ -86,9 +86,8 @@ def _score(value: float | None) -> str:
 
 
 def _digits(value: float) -> str:
-    if value == 0 or not 1e-4 <= abs(value) < 1e6:
-        return f"{value:.3g}"
-    decimals = max(0, 2 - len(str(int(abs(value)))) + 1)
-    if abs(value) < 1:
-        decimals = 4 if abs(value) < 0.1 else 3
-    return f"{value:,.{decimals}f}"
+    """Return three digits that count, and never an exponent for what people read without one."""
+    size = abs(value)
+    if size >= 100:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}" if 0 < size < 1 else "0" if size == 0 else f"{value:.{1 if size >= 10 else 2}f}"

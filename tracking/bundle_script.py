@@ -33,14 +33,14 @@ def check() -> None:
     manifest = json.loads((HERE / "bundle.json").read_text())
     packed = (HERE / manifest["packed"]["file"]).read_bytes()
     plain = (HERE / manifest["model"]["file"]).read_bytes()
-    if lzma.decompress(packed) != plain:
-        sys.exit("model.onnx is not what model.onnx.xz holds")
     for part, data in (("packed", packed), ("model", plain)):
         if len(data) != manifest[part]["bytes"]:
             sys.exit(f"{manifest[part]['file']} has {len(data)} bytes, {manifest[part]['bytes']} were recorded")
         if hashlib.sha256(data).hexdigest() != manifest[part]["sha256"]:
             sys.exit(f"{manifest[part]['file']} does not have the recorded SHA-256")
         print(f"{manifest[part]['file']}: {len(data)} bytes, SHA-256 {manifest[part]['sha256'][:16]}... as recorded")
+    if lzma.decompress(packed) != plain:
+        sys.exit("model.onnx is not what model.onnx.xz holds")
     samples = np.load(HERE / "samples.npz", allow_pickle=False)
     outputs, recorded = load()(samples["inputs"]), samples["outputs"]
     if outputs.shape != recorded.shape:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from paretrim.tracking.report import Row
 
 _UNITS = {
-    "latency_ms": ("ms", 1.0),
+    **{f"latency{part}_ms": ("ms", 1.0) for part in ("", "_p50", "_p90", "_p99")},
     "size_bytes": ("kB", 1e-3),
     "memory_bytes": ("MB", 1e-6),
     "model_bytes": ("kB", 1e-3),
@@ -69,9 +69,13 @@ def _costs(row: Row, baseline: Row) -> str:
         ratio = row.ratio.get(name)
         shown = "" if ratio is None else f"{ratio:.3f}"
         reference = baseline.metrics.get(name)
-        other = "" if reference is None else f"{reference * factor:,.4g} {unit}"
-        lines.append(f"| {name} | {value * factor:,.4g} {unit} | {other} | {shown} |")
+        other = "" if reference is None else _quantity(reference * factor, unit)
+        lines.append(f"| {name} | {_quantity(value * factor, unit)} | {other} | {shown} |")
     return "\n".join(lines)
+
+
+def _quantity(value: float, unit: str) -> str:
+    return (f"{value:,.0f} {unit}" if abs(value) >= 1000 else f"{value:.4g} {unit}").strip()
 
 
 def _recipe(row: Row) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ def parse(text: str) -> Constraint:
     if match is None:
         raise UsageError(f"cannot read the constraint '{text}'; allowed: {ALLOWED}")
     factor, offset = _bound(match)
+    if not (math.isfinite(factor) and math.isfinite(offset)):
+        raise UsageError(f"the constraint '{text}' has a number that is too large")
     return Constraint(text.strip(), match["metric"], match["sense"].startswith("<"), factor, offset)
 
 

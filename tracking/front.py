@@ -38,9 +38,10 @@ class Objective:
 
     def box(self, value: float) -> float:
         """Return a number that is smaller for better values and equal for ties."""
-        signed = -value if self.maximize else value
-        if self.noise == 0.0 or value <= 0.0:
-            return signed
+        if self.noise == 0.0:
+            return -value if self.maximize else value
+        if value <= 0.0:
+            return math.inf if self.maximize else -math.inf
         step = math.floor(math.log(value) / math.log1p(self.noise))
         return float(-step if self.maximize else step)
 
@@ -101,7 +102,7 @@ def hypervolume(
 
 def _normalized(objective: Objective, value: float, base: float) -> float:
     if not objective.maximize:
-        return value / base if base else 1.0
+        return value / base if base > 0 else float(value > base)
     reach = _SCORE_RANGE * max(1.0, abs(base))
     return (base + reach - value) / (2 * reach)
 

@@ -61,6 +61,7 @@ class MlflowTracker:
     def __init__(self, uri: str, name: str, artifacts: Path | None, view: View | None = None) -> None:
         _quiet()
         self._uri = uri
+        self._unsure = False
         try:
             self._client = MlflowClient(tracking_uri=uri)
             self._experiment = self._find_or_create(name, artifacts)
@@ -75,15 +76,15 @@ class MlflowTracker:
         return self._experiment
 
     def logged(self) -> set[int]:
-        """Return the numbers of the trials that are wholly logged; delete runs that a death left unfinished."""
-        numbers: set[int] = set()
-        for run in self._runs(f"tags.`{_TRIAL}` != ''"):
-            number = int(run.data.tags[_TRIAL])
-            if run.info.status == RunStatus.to_string(RunStatus.RUNNING) or number in numbers:
-                self._client.delete_run(run.info.run_id)
-            else:
-                numbers.add(number)
-        return numbers
+        """Return the numbers of the trials that are wholly logged; delete runs that were left unfinished.
+
+        Raises:
+            TrackingError: The server or database cannot be reached.
+        """
+        try:
+            return self._cleared()
+        except Exception as error:
+            raise TrackingError(f"cannot read what is logged at {self._uri}: {_brief(error)}") from error
 
     def log_trial(self, record: TrialRecord) -> None:
         """Write a run in three requests.
@@ -92,23 +93,28 @@ class MlflowTracker:
             TrackingError: The server or database cannot be reached.
         """
         try:
-            tags = {
-                _TRIAL: str(record.number),
-                "paretrim.kind": record.kind,
-                "paretrim.state": record.state,
-                "paretrim.artifact_sha256": record.sha256,
-                "paretrim.model_sha256": record.model_sha256,
-                "pareto": "false",
-            }
-            if record.cause:
-                tags["paretrim.cause"] = record.cause[:_MOST_TAG]
-            run = self._client.create_run(self._experiment, run_name=_run_name(record), tags=tags)
+            # After a failure nobody knows how much of that run was written.
+            if self._unsure and record.number in self._cleared():
+                return
+            self._unsure = True
+            run = self._client.create_run(self._experiment, run_name=_run_name(record), tags=_tags(record))
             params = [Param(name, str(value)) for name, value in {**record.recipe, "seed": record.seed}.items()]
             self._client.log_batch(run.info.run_id, _metrics(record), params)
             status = RunStatus.FAILED if record.state == "failed" else RunStatus.FINISHED
             self._client.set_terminated(run.info.run_id, RunStatus.to_string(status))
+            self._unsure = False
         except Exception as error:
             raise TrackingError(f"cannot log trial {record.number} at {self._uri}: {_brief(error)}") from error
+
+    def _cleared(self) -> set[int]:
+        numbers: set[int] = set()
+        for run in self._runs(f"tags.`{_TRIAL}` != ''"):
+            number = int(run.data.tags[_TRIAL])
+            if run.info.status == RunStatus.to_string(RunStatus.RUNNING) or number in numbers:
+                self._client.delete_run(run.info.run_id)
+            else:
+                numbers.add(number)
+        return numbers
 
     def log_summary(self, summary: Summary) -> None:
         """Write the summary run in the place of an earlier one, and mark the runs of the front.
@@ -167,6 +173,18 @@ class MlflowTracker:
             return str(known.experiment_id)
         location = None if artifacts is None else (artifacts / name).as_uri()
         return str(self._client.create_experiment(name, artifact_location=location))
+
+
+def _tags(record: TrialRecord) -> dict[str, str]:
+    tags = {
+        _TRIAL: str(record.number),
+        "paretrim.kind": record.kind,
+        "paretrim.state": record.state,
+        "paretrim.artifact_sha256": record.sha256,
+        "paretrim.model_sha256": record.model_sha256,
+        "pareto": "false",
+    }
+    return {**tags, "paretrim.cause": record.cause[:_MOST_TAG]} if record.cause else tags
 
 
 def _metrics(record: TrialRecord) -> list[Metric]:

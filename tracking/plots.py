@@ -33,11 +33,13 @@ def front_page(summary: Summary) -> str:
         ("baseline", [r for r in done if r.kind == BASELINE], _RED, "star", 15),
     )
     for column, cost in enumerate(costs, 1):
+        # A logarithmic axis has no place for zero.
+        scale = "log" if all(r.metrics[cost] > 0 for r in done) else "linear"
         for name, records, color, symbol, size in layers:
             trace = _points(go, records, cost, report.metric, {"color": color, "symbol": symbol, "size": size})
             figure.add_trace(trace.update(name=name, legendgroup=name, showlegend=column == 1), 1, column)
         figure.update_xaxes(
-            title_text=_LABELS.get(cost, (cost, 1.0))[0], row=1, col=column, type="log", minorloglabels="complete"
+            title_text=_LABELS.get(cost, (cost, 1.0))[0], row=1, col=column, type=scale, minorloglabels="complete"
         )
     figure.update_yaxes(title_text=f"validation {report.metric}", row=1, col=1)
     figure.update_layout(
@@ -74,8 +76,10 @@ def _error_bars(records: Sequence[TrialRecord], metric: str) -> dict[str, Any] |
 
 
 def _hover(record: TrialRecord) -> str:
-    metrics = "<br>".join(f"{name} {value:.6g}" for name, value in record.metrics.items() if name != "latency_crowded")
-    recipe = "<br>".join(f"{name} {_short(value)}" for name, value in record.recipe.items())
+    metrics = "<br>".join(
+        f"{escape(name)} {value:.6g}" for name, value in record.metrics.items() if name != "latency_crowded"
+    )
+    recipe = "<br>".join(f"{escape(name)} {_short(value)}" for name, value in record.recipe.items())
     return f"<b>trial {record.number} ({escape(record.kind)})</b><br>{metrics}<br><br>{recipe}"
 
 

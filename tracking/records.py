@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from paretrim.evaluators.measurement import Measurement
 
@@ -57,6 +57,9 @@ class TrialRecord:
     seconds: Mapping[str, float] = field(default_factory=dict)
     epochs: tuple[Epoch, ...] = ()
     cause: str = ""
+
+    # JSON has no infinity: it is written as a word, and read back.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -149,12 +149,14 @@ def row_of(record: TrialRecord, metric: str, base: Mapping[str, float], test_sco
 
 
 def _ratio(name: str, measured: Mapping[str, float], base: Mapping[str, float], kind: str) -> float | None:
+    if not base.get(name):
+        return None
     if kind == BASELINE:
         return 1.0
     # The ratio that was taken in one process, block by block, is better than the quotient of two measurements.
     if name in _PAIRED and _PAIRED[name] in measured:
         return measured[_PAIRED[name]]
-    return measured[name] / base[name] if base.get(name) else None
+    return measured[name] / base[name]
 
 
 def _flat(row: Row) -> dict[str, Any]:

@@ -238,7 +238,7 @@ def test_a_trial_that_was_interrupted_before_it_had_a_recipe_gets_one(searches: 
     ("state", "wanted"),
     [("complete", TrialState.COMPLETE), ("failed", TrialState.FAIL), ("stopped", TrialState.PRUNED)],
 )
-def test_a_record_that_was_written_before_the_state_is_finished_on_reopening(
+def test_a_record_that_was_written_before_the_state_is_finished_when_the_search_goes_on(
     searches: Searches, state: State, wanted: TrialState
 ) -> None:
     ask(searches.create(), 2)
@@ -246,6 +246,8 @@ def test_a_record_that_was_written_before_the_state_is_finished_on_reopening(
     searches.write_record_only(record)
     study = searches.reopen()
     assert study.records() == [record]
+    assert searches.stored(0).state == TrialState.RUNNING, "opening alone must change nothing"
+    study.use_sampler(10)
     assert searches.stored(0).state == wanted
     assert [one.number for one in ask(study)] == [1]
 
@@ -253,7 +255,7 @@ def test_a_record_that_was_written_before_the_state_is_finished_on_reopening(
 def test_a_record_that_was_written_before_the_state_keeps_its_values_and_constraints(searches: Searches) -> None:
     ask(searches.create())
     searches.write_record_only(sample_record(0, accuracy=0.8, size_bytes=25_000.0))
-    searches.reopen()
+    searches.reopen().use_sampler(10)
     stored = searches.stored(0)
     assert stored.values is not None
     assert stored.values[0] == 0.8
@@ -268,6 +270,16 @@ def test_a_trial_that_was_under_way_at_three_deaths_is_given_up(searches: Search
         study = searches.reopen()
     assert causes[:3] == ["", "", ""]
     assert "died 3 times while this trial was under way" in causes[3]
+
+
+def test_orderly_stops_are_not_counted_as_deaths(searches: Searches) -> None:
+    study = searches.create()
+    for _ in range(5):
+        (one,) = ask(study)
+        assert one.number == 0
+        assert study.cause_of_too_many_attempts(0) == ""
+        study.release(0)
+        study = searches.reopen()
 
 
 def test_the_attempts_of_one_trial_do_not_count_for_another(searches: Searches) -> None:

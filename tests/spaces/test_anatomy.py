@@ -89,14 +89,14 @@ def test_the_ends_stand_alone_among_groups_that_share_bits(anatomy: Anatomy) -> 
 
 
 def test_each_layer_belongs_to_one_group_that_shares_bits() -> None:
-    net = nn.Sequential(*(SmallNetBody() for _ in range(3)), nn.Flatten(), nn.Linear(16 * 16, 3))
-    found = dissect(net.eval(), torch.zeros(2, 16, 4, 4))
+    net = nn.Sequential(nn.Conv2d(3, 16, 1), Branch(), Branch(), nn.Flatten(), nn.Linear(16 * 16, 3))
+    found = dissect(net.eval(), torch.zeros(2, 3, 4, 4))
     grouped = [layer for _, layers in found.layer_groups() for layer in layers]
     assert sorted(layer.name for layer in grouped) == sorted(layer.name for layer in found.layers)
     assert any(len(layers) > 1 for _, layers in found.layer_groups())
 
 
-class SmallNetBody(nn.Module):
+class Branch(nn.Module):
     """A residual branch of two convolutions."""
 
     def __init__(self) -> None:

@@ -206,6 +206,10 @@ class TestStructures:
     def test_attention_with_reshaped_heads_is_left_whole(self) -> None:
         check_all_recipes(Attention().eval(), self.inputs)
 
+    def test_layers_that_are_added_to_the_input_are_left_whole(self) -> None:
+        net = nn.Sequential(AddedToInput(), nn.ReLU(), nn.Linear(16, 3)).eval()
+        check_all_recipes(net, torch.randn(4, 16))
+
     def test_a_model_of_which_some_layers_are_frozen_is_cut(self) -> None:
         net = small_net()
         net.stem.requires_grad_(False)
@@ -231,6 +235,18 @@ class Concatenating(nn.Module):
         one = self.one(x)
         both = torch.cat([one, self.two(one)], dim=1)
         return self.head(both.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+
+class AddedToInput(nn.Module):
+    """Two linear layers, the second of which is added to the input of the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(16, 32)
+        self.two = nn.Linear(32, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.two(functional.relu(self.one(x)))  # type: ignore[no-any-return]
 
 
 class Attention(nn.Module):

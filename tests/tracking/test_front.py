@@ -157,7 +157,7 @@ def test_a_box_is_as_wide_as_the_noise(x: float, y: float, noise: float) -> None
 
 
 @pytest.mark.parametrize("maximize", [False, True])
-@pytest.mark.parametrize(("smaller", "larger"), [(0.0, 0.5), (0.0, 1.0), (-5.0, 0.5), (-5.0, 0.0)])
+@pytest.mark.parametrize(("smaller", "larger"), [(0.0, 0.5), (0.0, 1.0), (-5.0, 0.5)])
 def test_boxes_are_in_order_across_zero(smaller: float, larger: float, maximize: bool) -> None:
     objective = Objective("a", maximize, noise=0.05)
     better, worse = (larger, smaller) if maximize else (smaller, larger)
