@@ -82,7 +82,7 @@ def pack(model: bytes, folder: Path) -> Artifact:
     packed = _smallest(model)
     digest = _sha256(packed)
     path = folder / f"{digest}.onnx.xz"
-    if not path.exists():
+    if not path.exists() or _sha256(path.read_bytes()) != digest:
         folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
         partial.write_bytes(packed)

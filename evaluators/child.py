@@ -29,7 +29,13 @@ def ask(question: str, request: Mapping[str, Any], limit_s: float = _LIMIT_S) ->
     command = [sys.executable, "-P", "-m", "paretrim.evaluators.probe", question]
     try:
         done = subprocess.run(
-            command, input=json.dumps(request), capture_output=True, text=True, timeout=limit_s, check=False
+            command,
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limit_s,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise MeasurementError(f"measuring {question} took more than {limit_s:.0f} s and was stopped") from error
@@ -38,14 +44,19 @@ def ask(question: str, request: Mapping[str, Any], limit_s: float = _LIMIT_S) ->
             f"measuring {question}: the process {_ending(done.returncode)}{_last_words(done.stderr)}"
         )
     try:
-        answer: dict[str, Any] = json.loads(done.stdout)
+        answer = json.loads(done.stdout)
     except json.JSONDecodeError as error:
         raise MeasurementError(f"measuring {question}: the answer is not JSON: {done.stdout[:200]!r}") from error
+    if not isinstance(answer, dict):
+        raise MeasurementError(f"measuring {question}: the answer is no JSON object: {done.stdout[:200]!r}")
     return answer
 
 
 def _ending(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    if code >= 0:
+        return f"ended with code {code}"
+    known = {number.value: number.name for number in signal.Signals}
+    return f"was killed by {known.get(-code, f'signal {-code}')}"
 
 
 def _last_words(stderr: str) -> str:

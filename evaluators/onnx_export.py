@@ -26,11 +26,11 @@ class Exported:
 
     Attributes:
         proto: The model, without the exporter's notes.
-        layer_nodes: The node that computes each layer, by the layer's module path.
+        layer_nodes: The nodes that compute each layer, by the layer's module path; several when it is called again.
     """
 
     proto: Any
-    layer_nodes: dict[str, str]
+    layer_nodes: dict[str, list[str]]
 
 
 def export(model: nn.Module, input_shape: tuple[int, ...], input_dtype: str) -> Exported:
@@ -64,28 +64,35 @@ def export(model: nn.Module, input_shape: tuple[int, ...], input_dtype: str) -> 
     proto = program.model_proto
     if len(proto.graph.output) != 1:
         raise LoweringError(f"the model has {len(proto.graph.output)} outputs; models with one output are supported")
+    if not all(_free_batch(value) for value in (*proto.graph.input, *proto.graph.output)):
+        raise LoweringError(
+            "the model exports with a fixed number of samples only: somewhere it uses the batch size as a number, in a "
+            "loop or a reshape; compute over dimension 0 instead"
+        )
     nodes = _layer_nodes(proto.graph)
     _strip(proto)
     return Exported(proto, nodes)
 
 
-def _layer_nodes(graph: Any) -> dict[str, str]:
+def _free_batch(value: Any) -> bool:
+    dimensions = value.type.tensor_type.shape.dim
+    return bool(dimensions) and bool(dimensions[0].dim_param)
+
+
+def _layer_nodes(graph: Any) -> dict[str, list[str]]:
     """Map module paths to nodes, by the name of the weight, or by the scopes that the exporter notes at each node.
 
     Folding batch normalization into a convolution drops the node's notes but keeps its weight's name; a linear layer
     over sequences keeps its notes but gets a transposed weight of another name.
     """
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for node in graph.node:
         if node.op_type not in ("Conv", "Gemm", "MatMul"):
             continue
-        for entry in node.metadata_props:
-            if entry.key == _SCOPES:
-                for scope in _parse(entry.value):
-                    found[scope] = node.name
-    for node in graph.node:
-        if node.op_type in ("Conv", "Gemm", "MatMul") and node.input[1].endswith(".weight"):
-            found[node.input[1].removesuffix(".weight")] = node.name
+        scopes = [s for entry in node.metadata_props if entry.key == _SCOPES for s in _parse(entry.value)]
+        named = [node.input[1].removesuffix(".weight")] if node.input[1].endswith(".weight") else []
+        for path in dict.fromkeys([*scopes, *named]):
+            found.setdefault(path, []).append(node.name)
     return found
 
 

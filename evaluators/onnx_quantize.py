@@ -40,8 +40,7 @@ def quantize(exported: Exported, request: LoweringRequest, scratch: Path) -> byt
     Raises:
         LoweringError: The quantizer cannot take the model, or calibration data is missing.
     """
-    nodes = {node.name: node for node in exported.proto.graph.node}
-    chosen = {nodes[exported.layer_nodes[name]].name: bits for name, bits in _known(exported, request).items()}
+    chosen = {node: bits for name, bits in _known(exported, request).items() for node in exported.layer_nodes[name]}
     halves = {name for name, bits in chosen.items() if bits == 16}
     integers = {name: bits for name, bits in chosen.items() if bits <= 8}
     proto = exported.proto
@@ -65,6 +64,7 @@ def _known(exported: Exported, request: LoweringRequest) -> Mapping[str, int]:
 def _to_integers(proto: Any, bits: Mapping[str, int], request: LoweringRequest, scratch: Path) -> Any:
     if request.calibration is None:
         raise LoweringError("layers of 8 bits or fewer need calibration samples")
+    _own_biases(proto.graph)
     source, result = scratch / "float.onnx", scratch / "int8.onnx"
     onnx.save(proto, str(source))
     weights = {item.name: item for item in proto.graph.initializer}
@@ -87,6 +87,20 @@ def _to_integers(proto: Any, bits: Mapping[str, int], request: LoweringRequest, 
     except Exception as error:
         raise LoweringError(f"ONNX Runtime cannot quantize the model: {type(error).__name__}: {error}") from error
     return onnx.load(str(result))
+
+
+def _own_biases(graph: Any) -> None:
+    """Give each node a bias of its own: of one that is shared, the quantizer would scale it for one node only."""
+    held = {item.name: item for item in graph.initializer}
+    taken: set[str] = set()
+    for node in graph.node:
+        if node.op_type not in ("Conv", "Gemm") or len(node.input) < 3 or node.input[2] not in held:
+            continue
+        if node.input[2] in taken:
+            twin = numpy_helper.from_array(numpy_helper.to_array(held[node.input[2]]), f"{node.input[2]}_{node.name}")
+            graph.initializer.append(twin)
+            node.input[2] = twin.name
+        taken.add(node.input[2])
 
 
 def _grid(node: Any, weights: Mapping[str, Any], bits: int) -> list[dict[str, Any]]:

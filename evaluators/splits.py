@@ -83,6 +83,7 @@ class Split:
             return Batch(inputs[index], labels[index], index)
         dataset = cast("Dataset[Any]", self._dataset)
         inputs, labels = default_collate([dataset[i] for i in index.tolist()])
+        inputs = inputs.float() if isinstance(inputs, Tensor) and inputs.dtype == torch.float64 else inputs
         return Batch(inputs, torch.as_tensor(labels), index)
 
     def first(self, count: int) -> Batch:
@@ -209,7 +210,7 @@ class Splits:
 
 def _as_tensors(inputs: Any, labels: Any, name: str) -> tuple[Tensor, Tensor]:
     try:
-        x, y = torch.as_tensor(np.asarray(inputs)), torch.as_tensor(np.asarray(labels))
+        x, y = _tensor(inputs), _tensor(labels)
     except (TypeError, ValueError) as error:
         raise DataError(f"the {name} split cannot be read as two arrays: {error}") from error
     if x.dim() == 0 or y.dim() == 0 or len(x) != len(y):
@@ -220,11 +221,17 @@ def _as_tensors(inputs: Any, labels: Any, name: str) -> tuple[Tensor, Tensor]:
     return (x.float() if x.dtype == torch.float64 else x), y
 
 
+def _tensor(data: Any) -> Tensor:
+    return torch.as_tensor(np.asarray(data.detach() if isinstance(data, Tensor) else data))
+
+
 def _sample_hash(x: Tensor, y: Tensor) -> bytes:
+    # The same label may be stored in another type in another split.
+    y = y.double() if y.is_floating_point() else y.long()
     return hashlib.sha256(x.numpy().tobytes() + y.numpy().tobytes()).digest()[:16]
 
 
 def _unfit_inputs(part: Split) -> Iterator[str]:
-    first = part.first(256).inputs
-    if first.is_floating_point() and not bool(torch.isfinite(first).all()):
+    odd = (not bool(torch.isfinite(b.inputs).all()) for b in part.survey() if b.inputs.is_floating_point())
+    if any(odd):
         yield f"the {part.name} split has inputs that are NaN or infinite; clean them before the search"

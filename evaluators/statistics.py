@@ -20,7 +20,7 @@ def median_interval(values: npt.NDArray[np.float64]) -> tuple[float, float, floa
     ordered = np.sort(values)
     count = len(ordered)
     reach = 0.98 * math.sqrt(count)  # 1.96 standard deviations of a binomial of one half
-    low = max(0, math.floor(count / 2 - reach))
+    low = max(0, math.floor(count / 2 - reach) - 1)
     high = min(count - 1, math.ceil(count / 2 + reach))
     return float(np.median(ordered)), float(ordered[low]), float(ordered[high])
 

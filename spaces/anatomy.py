@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from paretrim.errors import UserCodeError
+from paretrim.spaces.surgery import cut, dependency_graph
 
 _LAYER_TYPES: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -112,15 +112,6 @@ def dissect(model: nn.Module, example: torch.Tensor) -> Anatomy:
     return Anatomy(layers, groups, left_out, tuple(example.shape[1:]), example.dtype)
 
 
-def dependency_graph(model: nn.Module, example: torch.Tensor) -> Any:
-    """Return Torch-Pruning's dependency graph of a model."""
-    import torch_pruning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch_pruning.DependencyGraph().build_dependency(model, example_inputs=example, verbose=False)
-
-
 def _execution_order(model: nn.Module, example: torch.Tensor) -> list[str]:
     order: list[str] = []
     names = {module: name for name, module in model.named_modules() if isinstance(module, _LAYER_TYPES)}
@@ -135,7 +126,7 @@ def _execution_order(model: nn.Module, example: torch.Tensor) -> list[str]:
             model(example)
     except Exception as error:
         raise UserCodeError(
-            f"the model does not run on an input of shape {tuple(example.shape)}: {type(error).__name__}: {error}; "
+            f"the model does not run on an input of shape {tuple(example.shape)}: {type(error).__name__}: {_first_line(error)}; "
             "check that the data fits the model"
         ) from error
     finally:
@@ -147,28 +138,37 @@ def _execution_order(model: nn.Module, example: torch.Tensor) -> list[str]:
 def _groups(
     model: nn.Module, example: torch.Tensor, names: list[str]
 ) -> tuple[tuple[Group, ...], tuple[tuple[str, str], ...]]:
-    twin = copy.deepcopy(model).requires_grad_(True)
-    modules = dict(twin.named_modules())
-    path = {module: name for name, module in modules.items()}
-    left_out = [(names[-1], "gives the model's output")]
+    left_out = {names[-1]: "gives the model's output"}
     try:
-        graph = dependency_graph(twin, example)
-        found = list(graph.get_all_groups(ignored_layers=[modules[names[-1]]], root_module_types=list(_LAYER_TYPES)))
+        found = _coupled_layers(model, example, names)
     except Exception as error:  # noqa: BLE001 - a model that the tracer cannot follow is still worth quantizing
-        reason = f"its structure could not be traced ({type(error).__name__}: {error})"
+        reason = f"its structure could not be traced ({type(error).__name__}: {_first_line(error)})"
         return (), tuple((name, reason) for name in names)
     groups = []
     for group in found:
-        members = sorted({path[m] for m in _cut_layers(graph, group)} & set(names), key=names.index)
-        if not members or names[-1] in members:
-            continue
-        reason = _obstacle([modules[name] for name in members])
+        reason = _obstacle(model, example, group)
         if reason:
-            left_out += [(name, reason) for name in members]
+            left_out |= dict.fromkeys(group.layers, reason)
         else:
+            groups.append(group)
+    held = {name for group in groups for name in group.layers}
+    left_out |= {
+        n: "its channels are those of the model's output" for n in names if n not in held and n not in left_out
+    }
+    return tuple(groups), tuple(left_out.items())
+
+
+def _coupled_layers(model: nn.Module, example: torch.Tensor, names: list[str]) -> list[Group]:
+    twin = copy.deepcopy(model).requires_grad_(True)
+    modules = dict(twin.named_modules())
+    path = {module: name for name, module in modules.items()}
+    graph = dependency_graph(twin, example)
+    groups = []
+    for group in graph.get_all_groups(ignored_layers=[modules[names[-1]]], root_module_types=list(_LAYER_TYPES)):
+        members = sorted({path[m] for m in _cut_layers(graph, group)} & set(names), key=names.index)
+        if members and names[-1] not in members:
             groups.append(Group(members[0], tuple(members), graph.get_out_channels(modules[members[0]])))
-    groups.sort(key=lambda group: names.index(group.name))
-    return tuple(groups), tuple(left_out)
+    return sorted(groups, key=lambda group: names.index(group.name))
 
 
 def _cut_layers(graph: Any, group: Any) -> Iterator[nn.Module]:
@@ -177,6 +177,26 @@ def _cut_layers(graph: Any, group: Any) -> Iterator[nn.Module]:
             yield dependency.target.module
 
 
-def _obstacle(members: list[nn.Module]) -> str:
-    grouped = [m for m in members if getattr(m, "groups", 1) not in (1, getattr(m, "in_channels", 1))]
-    return "has grouped channels, which are cut only whole groups at a time" if grouped else ""
+def _obstacle(model: nn.Module, example: torch.Tensor, group: Group) -> str:
+    """Return why a group cannot be cut, or nothing: either half of its channels is really cut, and the model run."""
+    layers = dict(model.named_modules())
+    if any(getattr(layers[n], "groups", 1) not in (1, getattr(layers[n], "in_channels", 1)) for n in group.layers):
+        return "has grouped channels, which are cut only whole groups at a time"
+    half = group.channels // 2
+    for channels in (range(half), range(half, group.channels)):
+        twin = copy.deepcopy(model).requires_grad_(True)
+        try:
+            with torch.no_grad():
+                before = twin(example).shape
+            cut(dependency_graph(twin, example), dict(twin.named_modules())[group.name], channels)
+            with torch.no_grad():
+                after = twin(example).shape
+        except Exception as error:  # noqa: BLE001 - whatever a structure does to the cut, the group is left whole
+            return f"the model does not run without some of its channels ({type(error).__name__}: {_first_line(error)})"
+        if after != before:
+            return "the model's output changes its shape without some of its channels"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")

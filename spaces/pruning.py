@@ -10,9 +10,10 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from paretrim.errors import TrialError
-from paretrim.spaces.anatomy import Anatomy, Group, dependency_graph
+from paretrim.spaces.anatomy import Anatomy, Group
 from paretrim.spaces.dimension import Choice, Dimension, Range
 from paretrim.spaces.recipe import Recipe
+from paretrim.spaces.surgery import coupled, cut, dependency_graph
 from paretrim.spaces.technique import Technique, TechniqueOptions
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -43,8 +44,9 @@ class PruningOptions(TechniqueOptions):
 class StructuredPruning(Technique):
     """Cuts the least important channels of each group of coupled layers.
 
-    Importance is the magnitude of a channel's weights, averaged over the layers of its group (Li et al., "Pruning
-    Filters for Efficient ConvNets", 2017), coupled layers are found by the dependency graph of Fang et al. (2023).
+    Importance is the magnitude of all weights that would go with a channel (Li et al., "Pruning Filters for Efficient
+    ConvNets", 2017): its filters in the layers of its group, their normalization, and what reads it, averaged as in
+    Torch-Pruning, whose dependency graph finds them (Fang et al., "DepGraph", 2023).
     """
 
     name: ClassVar[str] = "pruning"
@@ -77,10 +79,8 @@ class StructuredPruning(Technique):
         for group, count in cuts.items():
             if count:
                 root = modules[group.name]
-                cut = _cutter(root)
-                ranks = importance(graph.get_pruning_group(root, cut, list(range(group.channels))))
-                weakest = torch.argsort(ranks)[:count].tolist()
-                graph.get_pruning_group(root, cut, weakest).prune()
+                ranks = importance(coupled(graph, root, range(group.channels)))
+                cut(graph, root, torch.argsort(ranks)[:count].tolist())
         if _output_shape(model, example) != before:
             raise TrialError("pruning changed the shape of the model's output; this structure is not supported")
 
@@ -91,16 +91,6 @@ class StructuredPruning(Technique):
         # Halves round up, keeping channels; a guard against float noise such as 23.999999.
         rounded = math.floor(wanted / block + 0.5 + 1e-9) * block
         return group.channels if ratio == 0 else min(group.channels, max(block, rounded))
-
-
-def _cutter(layer: nn.Module) -> object:
-    import torch_pruning
-
-    if isinstance(layer, nn.Linear):
-        return torch_pruning.prune_linear_out_channels
-    if getattr(layer, "groups", 1) > 1:
-        return torch_pruning.prune_depthwise_conv_out_channels
-    return torch_pruning.prune_conv_out_channels
 
 
 def _output_shape(model: nn.Module, example: torch.Tensor) -> tuple[int, ...]:

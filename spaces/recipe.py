@@ -27,7 +27,9 @@ class Recipe:
     @classmethod
     def of(cls, values: Mapping[str, Value], seed: int = 0) -> Recipe:
         """Build a recipe from a mapping of dimension names to values."""
-        return cls(tuple(sorted(values.items())), seed)
+        # 0 and 0.0 are equal, and must be written alike.
+        whole = {n: int(v) if isinstance(v, float) and v.is_integer() else v for n, v in values.items()}
+        return cls(tuple(sorted(whole.items())), seed)
 
     @property
     def values(self) -> dict[str, Value]:

@@ -115,16 +115,17 @@ def recover(model: nn.Module, recipe: Recipe, schooling: Schooling) -> Iterator[
         nesterov=recipe.number("recovery.momentum", 0.9) > 0,
     )
     steps = epochs * math.ceil(schooling.samples / size)
+    # With a fifth of exactly five steps to rise in, the scheduler would divide by zero.
+    rise = 0.2 if steps != 5 else 0.25
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=steps, pct_start=0.2, cycle_momentum=False
+        optimizer, rate, total_steps=steps, pct_start=rise, cycle_momentum=False
     )
     for epoch in range(epochs):
         model.train()
         total = 0.0
         for batch in schooling.batches(size, recipe.seed + epoch):
             with schooling.working():
-                total += _step(model, batch, schooling, optimizer) * len(batch.index)
-            schedule.step()
+                total += _step(model, batch, schooling, optimizer, schedule) * len(batch.index)
         mean = total / schooling.samples
         if not math.isfinite(mean):
             raise TrialError(
@@ -135,7 +136,13 @@ def recover(model: nn.Module, recipe: Recipe, schooling: Schooling) -> Iterator[
     model.eval()
 
 
-def _step(model: nn.Module, batch: TrainingBatch, schooling: Schooling, optimizer: torch.optim.Optimizer) -> float:
+def _step(
+    model: nn.Module,
+    batch: TrainingBatch,
+    schooling: Schooling,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> float:
     if len(batch.index) < 2:
         return 0.0  # batch normalization cannot train on a single sample
     optimizer.zero_grad(set_to_none=True)
@@ -143,4 +150,5 @@ def _step(model: nn.Module, batch: TrainingBatch, schooling: Schooling, optimize
     loss = schooling.loss(model(batch.inputs), batch.labels, teacher)
     loss.backward()
     optimizer.step()
+    schedule.step()
     return float(loss.detach())
