@@ -204,7 +204,8 @@ def _watch(run: Any) -> None:
     console = Console()
     with monitor_for(console) as monitor:
         result = run(monitor)
-    _show(result)
+    if not result.interrupted or result.report is not None:
+        _show(result)
     if result.interrupted:
         console.print(
             f"\nstopped; what is done is kept. Go on with: paretrim resume {result.name}",
@@ -234,16 +235,20 @@ def _show(result: Result) -> None:
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     if not result.interrupted:
-        option = f" --store {result.store.root}" if result.store.root != Store().root else ""
-        console.print("Next:", style="bold")
-        console.print(f"  paretrim ui{option}                      look at every trial in the browser", highlight=False)
-        console.print(
-            f"  paretrim export {result.name} -o compressed{option}   take the fastest within a point of the baseline",
-            highlight=False,
-        )
-        console.print(
-            f"  paretrim resume {result.name} --trials {2 * len(result.records)}{option}     search on", highlight=False
-        )
+        _suggest(result, console)
+
+
+def _suggest(result: Result, console: Console) -> None:
+    option = f" --store {result.store.root}" if result.store.root != Store().root else ""
+    commands = (
+        (f"paretrim ui{option}", "look at every trial in the browser"),
+        (f"paretrim export {result.name} -o compressed{option}", "take the fastest within a point of the baseline"),
+        (f"paretrim resume {result.name} --trials {2 * len(result.records)}{option}", "search on"),
+    )
+    width = max(len(command) for command, _ in commands)
+    console.print("Next:", style="bold")
+    for command, purpose in commands:
+        console.print(f"  {command:<{width}}   {purpose}", highlight=False, soft_wrap=True)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -94,7 +94,7 @@ def drive(
             finished=lambda record: _account(record, study, backlog, before + time.monotonic() - started),
             monitor=monitor,
         )
-        stopper = _Stopper(searcher, job.budget.minutes)
+        stopper = _Stopper(searcher, job.budget.minutes, monitor)
         with _interruptible(stopper):
             _tune(job, context, searcher, stopper, folder)
         return Outcome(stopper.interrupted, stopper.out_of_time, searcher.fatal)
@@ -135,8 +135,10 @@ def _tune(job: Job, context: TrialContext, searcher: StudySearcher, stopper: _St
 class _Stopper(tune.Stopper):  # type: ignore[misc]
     """Ends a run at once on Ctrl-C; when the minutes are up, lets the trials under way end and starts no more."""
 
-    def __init__(self, searcher: StudySearcher, minutes: float | None) -> None:
+    def __init__(self, searcher: StudySearcher, minutes: float | None, monitor: Monitor) -> None:
         self._searcher = searcher
+        self._monitor = monitor
+        self._told = False
         self._deadline = None if minutes is None else time.monotonic() + minutes * 60
         self.interrupted = False
         self.out_of_time = False
@@ -147,6 +149,9 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
     def stop_all(self) -> bool:
         if self._deadline is not None and time.monotonic() > self._deadline and not self.out_of_time:
             self.out_of_time = self._searcher.closing = True
+        if self.interrupted and not self._told:
+            self._told = True
+            self._monitor.say("stopping; press Ctrl-C again to end at once")
         return self.interrupted
 
     def __getstate__(self) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.latency import LatencyEvaluator
 from paretrim.evaluators.memory import MemoryEvaluator
 from paretrim.evaluators.splits import Split
-from paretrim.evaluators.target import TargetAddress, as_batch
+from paretrim.evaluators.target import TargetAddress
 from paretrim.search import usercode
 from paretrim.search.result import Result, artifact_of
-from paretrim.search.trial import samples_path
+from paretrim.search.trial import samples_path, timed_inputs
 from paretrim.tracking import bundle
 from paretrim.tracking.bundle import Comparison, Contents, Verdict
 from paretrim.tracking.report import Row
@@ -28,7 +28,6 @@ from paretrim.tracking.report import Row
 _SCORE_TOLERANCE = 0.005
 _TIMING_TOLERANCE = 0.10
 _MEMORY_TOLERANCE = 0.15
-_TIMED_INPUTS = 32
 
 
 def export(result: Result, row: Row, folder: Path, *, strict: bool) -> Verdict:
@@ -85,7 +84,7 @@ def _measured_again(
         if name in row.test:
             test: Split = splits.test.unseal()
             found.append(_score(name, "test", row.test, AccuracyEvaluator(metric, test).score(session).value))
-        inputs = as_batch(splits.search.validation.first(_TIMED_INPUTS * address.settings.batch_size).inputs)
+        inputs = timed_inputs(splits.search.validation, address)
         bench = evaluator.set_up(address, baseline, inputs, Path(scratch), Lane())
         timed = {m.name: m.value for m in LatencyEvaluator().measure(Specimen(shipped, path), bench)}
         memory = MemoryEvaluator()

@@ -24,7 +24,7 @@ from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.splits import SearchSplits, Split
-from paretrim.evaluators.target import LoweringRequest, Session, TargetAddress, as_batch
+from paretrim.evaluators.target import Array, LoweringRequest, Session, TargetAddress, as_batch
 from paretrim.search.space import Space
 from paretrim.search.study import Asked
 from paretrim.spaces.recipe import Recipe
@@ -82,7 +82,7 @@ class TrialRunner:
         self._lane = Lane(waiting=waiting)
         self._target = context.address.build()
         self._evaluators = evaluator.installed()
-        samples = as_batch(context.splits.validation.first(_TIMED_INPUTS * context.address.settings.batch_size).inputs)
+        samples = timed_inputs(context.splits.validation, context.address)
         folder = Path(mkdtemp(prefix="bench-", dir=scratch))
         self._bench = evaluator.set_up(context.address, context.baseline, samples, folder, self._lane)
         self._accuracy = AccuracyEvaluator(context.metric, context.splits.validation)
@@ -207,6 +207,11 @@ class TrialRunner:
 def samples_path(artifact: Path) -> Path:
     """Return where the recorded samples of an artifact lie."""
     return artifact.with_name(artifact.name.removesuffix(".onnx.xz") + ".samples.npz")
+
+
+def timed_inputs(validation: Split, address: TargetAddress) -> Array:
+    """Return the inputs on which artifacts are timed: different ones, in the target's batch size."""
+    return as_batch(validation.first(_TIMED_INPUTS * address.settings.batch_size).inputs)
 
 
 def lowering_request(space: Space, bits: dict[str, int], splits: SearchSplits) -> LoweringRequest:
