@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from paretrim.search.api import search
@@ -58,8 +56,3 @@ def test_a_killed_process_is_recorded_as_killed(records: list[TrialRecord]) -> N
 
 def test_the_baseline_is_not_touched_by_faults(records: list[TrialRecord]) -> None:
     assert all(r.complete for r in records[:3])
-
-
-def test_a_search_without_ray_left_over_can_follow(tmp_path: Path) -> None:
-    result = search(tiny_job(budget={"trials": 3, "parallel": 1}), store=tmp_path)
-    assert len(result.records) == 3
