@@ -97,7 +97,9 @@ class MlflowTracker:
             if self._unsure and record.number in self._cleared():
                 return
             self._unsure = True
-            run = self._client.create_run(self._experiment, run_name=_run_name(record), tags=_tags(record))
+            # The run's duration in MLflow is the trial's, not that of writing it.
+            began = _now_ms() - int(sum(record.seconds.values()) * 1000)
+            run = self._client.create_run(self._experiment, began, _tags(record), _run_name(record))
             params = [Param(name, str(value)) for name, value in {**record.recipe, "seed": record.seed}.items()]
             self._client.log_batch(run.info.run_id, _metrics(record), params)
             status = RunStatus.FAILED if record.state == "failed" else RunStatus.FINISHED
