@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -41,13 +42,20 @@ def serve(store: Store, port: int) -> int:
         "--artifacts-destination", str(store.tracking_artifacts), "--host", _HOST, "--port", str(port), "--workers", "1",
     ]  # fmt: skip
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    process = subprocess.Popen(command, env={**os.environ, **quiet})
+    # In a session of its own, so that Ctrl-C reaches this process alone, which then ends the server in order.
+    server = subprocess.Popen(command, env={**os.environ, **quiet}, start_new_session=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
-        return process.wait()
+        return server.wait()
     except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
         return 0
+
+
+def _interrupt(signum: int, frame: object) -> None:  # noqa: ARG001 - the signal module's protocol
+    raise KeyboardInterrupt
 
 
 def _require_free(port: int) -> None:
