@@ -82,8 +82,9 @@ def hypervolume(
 ) -> float:
     """Return the share of a fixed box that the feasible trials dominate.
 
-    The box is fixed by the baseline: for a metric that is minimized, from nothing to the baseline's value; for one
-    that is maximized, from 0.1 below the baseline (a tenth of its size for values above one) to as much above it.
+    The box is fixed by the baseline: for a metric that is minimized, from nothing to twice the baseline's value, since
+    a smaller file may need a little more memory or time; for one that is maximized, from 0.1 below the baseline (a
+    tenth of its size for values above one) to as much above it.
 
     Returns:
         A number from 0 to 1.
@@ -102,7 +103,7 @@ def hypervolume(
 
 def _normalized(objective: Objective, value: float, base: float) -> float:
     if not objective.maximize:
-        return value / base if base > 0 else float(value > base)
+        return value / (2 * base) if base > 0 else float(value > base)
     reach = _SCORE_RANGE * max(1.0, abs(base))
     return (base + reach - value) / (2 * reach)
 

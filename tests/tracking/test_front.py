@@ -210,18 +210,19 @@ def test_the_hypervolume_is_that_of_the_front_alone(points: list[Point]) -> None
     assert alone == pytest.approx(hypervolume(records, TWO, []))
 
 
-# The baseline scores 0.8 in 2 ms: the box runs from 0.7 to 0.9, and from 0 to 2 ms.
+# The baseline scores 0.8 in 2 ms: the box runs from 0.7 to 0.9, and from 0 to 4 ms; the baseline alone fills a quarter.
 HAND_COMPUTED = [
-    ([], 0.0),
-    ([(0.8, 1.0)], 0.5 * 0.5),
-    ([(0.9, 1.0)], 1.0 * 0.5),
-    ([(0.95, 1.0)], 1.0 * 0.5),
-    ([(0.7, 0.1)], 0.0),
-    ([(0.6, 0.1)], 0.0),
-    ([(0.85, 2.0)], 0.0),
+    ([], 0.5 * 0.5),
+    ([(0.8, 1.0)], 0.5 * 0.75),
+    ([(0.9, 1.0)], 1.0 * 0.75),
+    ([(0.95, 1.0)], 1.0 * 0.75),
+    ([(0.7, 0.1)], 0.5 * 0.5),
+    ([(0.6, 0.1)], 0.5 * 0.5),
+    ([(0.85, 2.0)], 0.75 * 0.5),
+    ([(0.85, 3.0)], 0.5 * 0.5 + 0.25 * 0.25),
     ([(0.9, 0.0)], 1.0),
-    ([(0.8, 1.0), (0.85, 1.5)], 0.5 * 0.5 + 0.25 * 0.25),
-    ([(0.8, 1.0), (0.8, 1.0)], 0.5 * 0.5),
+    ([(0.8, 1.0), (0.85, 1.5)], 0.5 * 0.75 + 0.25 * 0.625),
+    ([(0.8, 1.0), (0.8, 1.0)], 0.5 * 0.75),
 ]
 
 
@@ -234,12 +235,12 @@ def test_the_hypervolume_is_as_computed_by_hand(points: list[tuple[float, float]
 def test_the_hypervolume_of_a_score_above_one_reaches_a_tenth_of_it() -> None:
     objectives = (Objective("psnr", maximize=True), Objective("latency_ms"))
     records = [sample_record(0, psnr=20.0, latency_ms=2.0), sample_record(3, psnr=21.0, latency_ms=1.0)]
-    assert hypervolume(records, objectives, []) == pytest.approx(0.75 * 0.5)
+    assert hypervolume(records, objectives, []) == pytest.approx(0.75 * 0.75)
 
 
 def test_an_infeasible_trial_adds_no_hypervolume() -> None:
     records = trials({"accuracy": 0.8, "latency_ms": 1.0}, {"accuracy": 0.75, "latency_ms": 0.1})
-    assert hypervolume(records, TWO, [parse("accuracy >= baseline")]) == pytest.approx(0.25)
+    assert hypervolume(records, TWO, [parse("accuracy >= baseline")]) == pytest.approx(0.375)
 
 
 def test_there_is_no_hypervolume_without_a_baseline() -> None:
