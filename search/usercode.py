@@ -77,8 +77,15 @@ def check_fit(model: nn.Module, splits: Splits, metric: Metric) -> None:
         UserCodeError: The model does not run on the data, or its output is not a tensor.
     """
     parts = (splits.search.train, splits.search.calibration, splits.search.validation, splits.test.unseal())
-    outputs = _outputs(model, parts[0].first(2).inputs)
+    sample = parts[0].first(2).inputs
+    outputs = _outputs(model, sample)
     for part in parts:
+        other = part.first(1).inputs
+        if other.shape[1:] != sample.shape[1:] or other.dtype != sample.dtype:
+            raise DataError(
+                f"an input of the {part.name} split is {other.dtype} of shape {tuple(other.shape[1:])}, and one of the "
+                f"train split {sample.dtype} of {tuple(sample.shape[1:])}; all splits need the same"
+            )
         for batch in part.survey():
             try:
                 metric.check(outputs, batch.labels)

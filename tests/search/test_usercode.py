@@ -10,6 +10,7 @@ from torch import nn
 
 from paretrim.errors import DataError, UsageError, UserCodeError
 from paretrim.evaluators import metrics
+from paretrim.evaluators.splits import Splits
 from paretrim.search import usercode
 from paretrim.search.job import Job
 
@@ -299,3 +300,12 @@ def test_one_module_can_be_used_by_several_jobs(write: Write) -> None:
     usercode.load_model(job)
     usercode.use_folder(job.folder)
     assert isinstance(usercode.load_model(job), nn.Linear)
+
+
+def test_a_test_split_of_another_width_is_found_before_the_search() -> None:
+    def part(width: int, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.arange(start, start + 4).float()[:, None].repeat(1, width), torch.zeros(4, dtype=torch.long)
+
+    splits = Splits(train=part(3, 0), calibration=part(3, 10), validation=part(3, 20), test=part(5, 30))
+    with pytest.raises(DataError, match=r"the test split is torch\.float32 of shape \(5,\)"):
+        usercode.check_fit(nn.Linear(3, 2), splits, metrics.by_name("accuracy"))
