@@ -11,25 +11,23 @@ from typing import Any
 
 from paretrim.errors import MeasurementError
 
-_LIMIT_S = 120.0
+_LIMIT_S = 300.0
 
 
 def ask(question: str, request: Mapping[str, Any], limit_s: float = _LIMIT_S) -> dict[str, Any]:
     """Run one measurement in a fresh process and return its answer.
 
     Args:
-        question: ``latency`` or ``memory``.
+        question: ``latency``, ``memory`` or ``weigh``.
         request: JSON-ready arguments.
         limit_s: Seconds after which the process is killed.
 
     Raises:
         MeasurementError: The process died, hung, or answered nonsense; the message has its last words.
     """
-    # -P keeps the current folder off the import path: a user's folder may hold any module names.
-    command = [sys.executable, "-P", "-m", "paretrim.evaluators.probe", question]
     try:
         done = subprocess.run(
-            command,
+            [*command("paretrim.evaluators.probe"), question],
             input=json.dumps(request),
             capture_output=True,
             text=True,
@@ -40,9 +38,7 @@ def ask(question: str, request: Mapping[str, Any], limit_s: float = _LIMIT_S) ->
     except subprocess.TimeoutExpired as error:
         raise MeasurementError(f"measuring {question} took more than {limit_s:.0f} s and was stopped") from error
     if done.returncode != 0:
-        raise MeasurementError(
-            f"measuring {question}: the process {_ending(done.returncode)}{_last_words(done.stderr)}"
-        )
+        raise MeasurementError(f"measuring {question}: the process {ending(done.returncode)}{last_words(done.stderr)}")
     try:
         answer = json.loads(done.stdout)
     except json.JSONDecodeError as error:
@@ -52,13 +48,21 @@ def ask(question: str, request: Mapping[str, Any], limit_s: float = _LIMIT_S) ->
     return answer
 
 
-def _ending(code: int) -> str:
+def command(module: str) -> list[str]:
+    """Return the command that runs a module of ours in a fresh process."""
+    # -P keeps the current folder off the import path: a user's folder may hold any module names.
+    return [sys.executable, "-P", "-m", module]
+
+
+def ending(code: int) -> str:
+    """Return how a process ended, in words."""
     if code >= 0:
         return f"ended with code {code}"
     known = {number.value: number.name for number in signal.Signals}
     return f"was killed by {known.get(-code, f'signal {-code}')}"
 
 
-def _last_words(stderr: str) -> str:
+def last_words(stderr: str) -> str:
+    """Return the last line that a process wrote to its standard error, or nothing."""
     lines = [line for line in stderr.splitlines() if line.strip()]
     return f": {lines[-1]}" if lines else ""

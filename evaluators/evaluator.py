@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from paretrim.evaluators import cores
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
@@ -30,6 +31,9 @@ class Bench:
         empty: The smallest model that takes the same inputs.
         inputs: A file of different input batches, shape ``(K, batch, ...)``.
         lane: Keeps training out while something is timed.
+        reference_ms: The baseline's latency when the search began.
+        cores: Cores to measure on.
+        throughput_batches: Batch sizes at which to take the throughput.
     """
 
     address: TargetAddress
@@ -37,19 +41,25 @@ class Bench:
     empty: Path
     inputs: Path
     lane: Lane
+    reference_ms: float = 1.0
+    cores: tuple[int, ...] = ()
+    throughput_batches: tuple[int, ...] = ()
 
 
 def set_up(address: TargetAddress, baseline: Artifact, samples: Array, folder: Path, lane: Lane) -> Bench:
-    """Lay out a bench in a folder.
+    """Lay out a bench in a folder, on the last cores that this process may use.
 
     Args:
         address: The target.
         baseline: The uncompressed model's artifact.
         samples: Inputs, shape ``(N, ...)``; cut into batches of the target's size.
-        folder: An empty folder of this process.
+        folder: A folder of this process; made when it is missing.
         lane: The machine's measuring lane.
     """
-    bench = Bench(address, folder / "baseline.onnx", folder / "empty.onnx", folder / "inputs.npy", lane)
+    folder.mkdir(parents=True, exist_ok=True)
+    suffix = Path(baseline.path.stem).suffix
+    files = (folder / f"baseline{suffix}", folder / f"empty{suffix}", folder / "inputs.npy")
+    bench = Bench(address, *files, lane, cores=cores.last(address.settings.threads))
     bench.baseline.write_bytes(baseline.read())
     address.build().empty(samples.shape[1:], str(samples.dtype), bench.empty)
     size = address.settings.batch_size
@@ -89,9 +99,23 @@ class Evaluator(Protocol):
         ...
 
 
+@runtime_checkable
+class OptionalEvaluator(Evaluator, Protocol):
+    """An evaluator that some machines do not have what it takes for."""
+
+    def absent(self) -> str:
+        """Return why it cannot measure on this machine, or nothing when it can."""
+        ...
+
+
 def installed() -> dict[str, Evaluator]:
     """Return one evaluator of each kind, by name: this package's and those of other packages."""
     return {point.name: point.load()() for point in entry_points(group=GROUP)}
+
+
+def why_absent(evaluator: Evaluator) -> str:
+    """Return why an evaluator cannot measure on this machine, or nothing when it can."""
+    return evaluator.absent() if isinstance(evaluator, OptionalEvaluator) else ""
 
 
 def open_target(bench: Bench) -> Target:

@@ -26,6 +26,7 @@ class Lane:
         folder: Where the two lock files lie; the default is the same for all processes of a user.
         patience_s: How long a measurement waits for work under way before it goes ahead in a crowd.
         waiting: Entered while something waits here, so that a time limit does not count it.
+        yielding: Whether work makes room for measurements; not where they have cores of their own.
     """
 
     def __init__(
@@ -33,15 +34,21 @@ class Lane:
         folder: Path | None = None,
         patience_s: float = _PATIENCE_S,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+        *,
+        yielding: bool = True,
     ) -> None:
         self._folder = folder or Path(gettempdir()) / f"paretrim-{os.getuid()}"
         self._patience_s = patience_s
         self._waiting = waiting
+        self._yielding = yielding
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager
     def working(self) -> Iterator[None]:
         """Work; waits while a measurement is under way or waiting."""
+        if not self._yielding:
+            yield
+            return
         # The gate lets a waiting measurement in before the next batch; without it, training would starve it.
         with self._open("gate") as gate, self._open("room") as room:
             self._lock(gate, fcntl.LOCK_SH)

@@ -6,6 +6,21 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Part:
+    """What one part contributes to a number, such as a layer's bytes.
+
+    Attributes:
+        name: Of the part.
+        value: Its share, in the unit of the whole.
+        what: What it is, such as ``int8 16x3x3x3``.
+    """
+
+    name: str
+    value: float
+    what: str = ""
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One measured number.
 
@@ -15,6 +30,7 @@ class Measurement:
         low: Lower end of its 95% interval, where one was taken.
         high: Upper end of its 95% interval, where one was taken.
         how: How it was taken, in a few words.
+        parts: What it is made of, where that is known.
     """
 
     name: str
@@ -22,3 +38,4 @@ class Measurement:
     low: float | None = None
     high: float | None = None
     how: str = ""
+    parts: tuple[Part, ...] = ()

@@ -6,127 +6,115 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from paretrim.evaluators.statistics import median_interval
-from paretrim.evaluators.target import Array, Session, TargetAddress
+from paretrim.evaluators import meters, timing
+from paretrim.evaluators.crowd import Watch
+from paretrim.evaluators.memory_peak import Rise
+from paretrim.evaluators.target import Array, Session, Target, TargetAddress
 
-_WARM_UP_S = 0.15
-_BLOCK_S = 0.004
-_LEAST_BLOCKS = 25
-_MOST_BLOCKS = 150
-_BUDGET_S = 3.0
-_NARROW = 0.01
 _MEMORY_CALLS = 20
+_ENERGY_S = 1.0
 
 
 def main() -> None:
     """Answer the question of the command line about the request on standard input."""
+    question = {"latency": latency, "memory": memory, "weigh": weigh, "energy": energy}[sys.argv[1]]
     request = json.load(sys.stdin)
-    answer = {"latency": latency, "memory": memory}[sys.argv[1]](request)
+    if request.get("cores") and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, request["cores"])
+    answer = question(request, TargetAddress.from_plain(request["target"]).build())
     json.dump(answer, sys.stdout)
 
 
-def latency(request: dict[str, Any]) -> dict[str, Any]:
-    """Time a model and the baseline in turns.
+def latency(request: dict[str, Any], target: Target) -> dict[str, Any]:
+    """Time models against the first of them, and the throughput of the last."""
+    inputs: list[Array] = list(np.load(request["inputs"]))
+    models: list[Callable[[], Session]] = [lambda path=path: target.open(Path(path)) for path in request["models"]]  # type: ignore[misc]
+    alone = target.settings.threads == 1 and target.device_peak() is None
+    watch = Watch(computing=alone)
+    found = timing.contest(models, inputs, timing.Rules(processor_clock=alone))
+    crowd = watch.look()
+    batches = _batches(inputs, request.get("throughput", ()))
+    session = models[-1]()
+    return {
+        "models": [_clocked(each, found[0]) for each in found],
+        "crowd": asdict(crowd),
+        "others_present": crowd.present(),
+        "throughput": {str(len(batch)): timing.throughput(session, batch) for batch in batches},
+    }
 
-    Calls are grouped in blocks of a few milliseconds; a block keeps its fastest call, since what disturbs a call only
-    makes it slower. Blocks of the two models alternate, so that both meet the same machine.
-    """
-    target = TargetAddress.from_plain(request["target"])
-    _pin(target.settings.threads)
-    built = target.build()
+
+def memory(request: dict[str, Any], target: Target) -> dict[str, Any]:
+    """Serve a model, and return by how much this process's memory rose from the moment before it was loaded."""
+    target.version()  # imports the runtime, which is not the model's doing
     inputs = list(np.load(request["inputs"]))
-    candidate, baseline = built.open(Path(request["model"])), built.open(Path(request["baseline"]))
-    repeats = {id(session): _repeats(session, inputs) for session in (candidate, baseline)}
-    blocks: list[tuple[float, float]] = []
-    calls: list[float] = []
-    started = time.perf_counter()
-    while len(blocks) < _MOST_BLOCKS:
-        ours = _block(candidate, inputs, repeats[id(candidate)])
-        theirs = _block(baseline, inputs, repeats[id(baseline)])
-        calls += ours
-        blocks.append((min(ours), min(theirs)))
-        if len(blocks) >= _LEAST_BLOCKS and (_narrow(blocks) or time.perf_counter() - started > _BUDGET_S):
-            break
-    return _latency_answer(blocks, calls)
-
-
-def memory(request: dict[str, Any]) -> dict[str, Any]:
-    """Serve a model and return this process's peak resident memory since it began to load it."""
-    built = TargetAddress.from_plain(request["target"]).build()
-    built.version()  # imports the runtime, which is not the model's doing
-    inputs = list(np.load(request["inputs"]))
-    _forget_peak()
-    session = built.open(Path(request["model"]))
+    target.forget_device_peak()
+    rise = Rise()
+    session = target.open(Path(request["model"]))
     for i in range(_MEMORY_CALLS):
         session(inputs[i % len(inputs)])
-    return {"peak_bytes": _peak_bytes()}
+    return {"peak_bytes": rise.peak_bytes(), "device": target.device_peak()}
 
 
-def _latency_answer(blocks: list[tuple[float, float]], calls: list[float]) -> dict[str, Any]:
-    ours = np.array([block[0] for block in blocks])
-    ratios = np.array([a / b for a, b in blocks])
-    value, low, high = median_interval(ours)
-    ratio, ratio_low, ratio_high = median_interval(ratios)
+def weigh(request: dict[str, Any], target: Target) -> dict[str, Any]:
+    """Return what a model file stores, and what the runtime holds of it."""
+    return asdict(target.weigh(Path(request["model"])))
+
+
+def energy(request: dict[str, Any], target: Target) -> dict[str, Any]:
+    """Return the energy of a call above that of the idle machine, from all meters that can be read."""
+    inputs: list[Array] = list(np.load(request["inputs"]))
+    session = target.open(Path(request["model"]))
+    timing.warm_up(session, inputs)
+    found = meters.readable()
+    idle, idle_s, _ = _metered(found, lambda calls: time.sleep(0.01))
+    used, busy_s, calls = _metered(found, lambda calls: session(inputs[calls % len(inputs)]))
+    watts = idle / idle_s
+    return {
+        "meters": ", ".join(meter.name for meter in found),
+        "joules_per_call": (used - watts * busy_s) / calls,
+        "idle_watts": watts,
+        "calls": calls,
+    }
+
+
+def _metered(found: list[meters.Meter], act: Callable[[int], object]) -> tuple[float, float, int]:
+    """Return joules, seconds, and how often something was done."""
+    before = [meter.read() for meter in found]
+    started, calls = time.perf_counter(), 0
+    while time.perf_counter() - started < _ENERGY_S:
+        act(calls)
+        calls += 1
+    return meters.joules(found, before), time.perf_counter() - started, calls
+
+
+def _clocked(clocked: timing.Clocked, first: timing.Clocked) -> dict[str, Any]:
+    calls = np.array(clocked.calls)
     p50, p90, p99 = (float(p) for p in np.percentile(calls, (50, 90, 99)))
     return {
-        "latency_s": (value, low, high),
-        "ratio": (ratio, ratio_low, ratio_high),
+        "latency_s": (clocked.latency_s, *clocked.interval_s()),
+        "ratio": clocked.ratio(first),
+        "spread": clocked.spread(),
         "p50_s": p50,
         "p90_s": p90,
         "p99_s": p99,
-        "blocks": len(blocks),
+        "min_s": float(calls.min()),
+        "mean_s": float(calls.mean()),
+        "std_s": float(calls.std()),
+        "layouts": len(clocked.floors),
         "calls": len(calls),
     }
 
 
-def _narrow(blocks: list[tuple[float, float]]) -> bool:
-    value, low, high = median_interval(np.array([a / b for a, b in blocks]))
-    return (high - low) / 2 < _NARROW * value
-
-
-def _repeats(session: Session, inputs: list[Array]) -> int:
-    """Warm up, and return how many calls fill a block."""
-    started, calls, fastest = time.perf_counter(), 0, float("inf")
-    while time.perf_counter() - started < _WARM_UP_S or calls < 5:
-        before = time.perf_counter()
-        session(inputs[calls % len(inputs)])
-        fastest = min(fastest, time.perf_counter() - before)
-        calls += 1
-    return max(1, round(_BLOCK_S / fastest))
-
-
-def _block(session: Session, inputs: list[Array], repeats: int) -> list[float]:
-    times = []
-    for i in range(repeats):
-        batch = inputs[i % len(inputs)]
-        before = time.perf_counter()
-        session(batch)
-        times.append(time.perf_counter() - before)
-    return times
-
-
-def _pin(threads: int) -> None:
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, cores[-threads:])
-
-
-def _forget_peak() -> None:
-    # Importing the runtime peaks higher than a small model does; Linux can forget a peak.
-    with open("/proc/self/clear_refs", "w") as file:  # noqa: PTH123
-        file.write("5")
-
-
-def _peak_bytes() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("this system does not tell the peak memory of a process")
+def _batches(inputs: list[Array], sizes: tuple[int, ...]) -> list[Array]:
+    samples = np.concatenate(inputs)
+    return [np.resize(samples, (size, *samples.shape[1:])) for size in sizes]
 
 
 if __name__ == "__main__":

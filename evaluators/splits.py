@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset, default_collate
 
 from paretrim.errors import DataError
 
@@ -89,6 +89,22 @@ class Split:
     def first(self, count: int) -> Batch:
         """Return the first samples, at most `count`."""
         return self.at(torch.arange(min(count, len(self))))
+
+    def part(self, index: Tensor) -> Split:
+        """Return the samples at the given positions as a split of their own."""
+        if self._arrays is not None:
+            return Split((self._arrays[0][index], self._arrays[1][index]), self.name)
+        return Split(Subset(cast("Dataset[Any]", self._dataset), index.tolist()), self.name)
+
+    def joined(self, other: Split) -> Split:
+        """Return the samples of this split and, after them, those of another."""
+        if self._arrays is not None and other._arrays is not None:
+            pairs = zip(self._arrays, other._arrays, strict=True)
+            return Split(tuple(torch.cat(pair) for pair in pairs), self.name)
+        return Split(ConcatDataset([self._as_dataset(), other._as_dataset()]), self.name)
+
+    def _as_dataset(self) -> Dataset[Any]:
+        return TensorDataset(*self._arrays) if self._arrays is not None else cast("Dataset[Any]", self._dataset)
 
     def survey(self) -> Iterator[Batch]:
         """Yield all samples of arrays, and up to 4,096 evenly spaced ones of a dataset, which may be slow to read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 import time
 import traceback
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import torch
 from ray import tune
 
 from paretrim.errors import ParetrimError
+from paretrim.evaluators import cores
 from paretrim.search.study import Asked
 from paretrim.search.trial import TrialContext, TrialRunner
 from paretrim.spaces.recipe import Recipe
@@ -35,12 +37,15 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     A step is one epoch of training, or the rest of the trial after it.
     """
 
-    def setup(self, config: dict[str, Any], context: TrialContext, scratch: Path, limit_s: float, threads: int) -> None:
+    def setup(self, config: dict[str, Any], context: TrialContext, scratch: Path, limit_s: float, workers: int) -> None:
         """Take the search's context and begin the first trial."""
-        torch.set_num_threads(threads)
+        plan = cores.plan(cores.usable(), workers, context.stations[0].address.settings.threads)
+        if plan.spare:
+            os.sched_setaffinity(0, plan.training)
+        torch.set_num_threads(max(1, (len(plan.training) or os.cpu_count() or 1) // workers))
         self._scratch = scratch
         self._limit_s = limit_s
-        self._runner = TrialRunner(context, scratch, self._off_the_clock)
+        self._runner = TrialRunner(context, scratch, self._off_the_clock, plan)
         self._hang_note: TextIO | None = None
         self._begin(config)
 

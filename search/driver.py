@@ -107,13 +107,12 @@ def _account(record: TrialRecord, study: Study, backlog: Backlog, wall_seconds: 
 
 
 def _tune(job: Job, context: TrialContext, searcher: StudySearcher, stopper: _Stopper, folder: JobFolder) -> None:
-    threads = max(1, (os.cpu_count() or 1) // job.budget.parallel)
     trainable = tune.with_parameters(
         TrialActor,
         context=context,
         scratch=folder.scratch,
         limit_s=job.budget.trial_minutes * 60,
-        threads=threads,
+        workers=job.budget.parallel,
     )
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),

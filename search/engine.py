@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from paretrim.errors import ResumeError, TrialError
-from paretrim.evaluators import target
 from paretrim.evaluators.accuracy import AccuracyEvaluator
-from paretrim.search import prepare
+from paretrim.evaluators.served import served
+from paretrim.search import finals, prepare
 from paretrim.search.driver import Backlog, drive
 from paretrim.search.job import Job
 from paretrim.search.monitor import Monitor, Outline
 from paretrim.search.result import Result, artifact_of, objectives_of, open_result
 from paretrim.search.space import Space
+from paretrim.search.station import StationPlan
 from paretrim.search.store import JobFolder, Store
 from paretrim.search.study import SCHEMA, Study
 from paretrim.search.trial import TrialContext
@@ -50,9 +51,10 @@ def start(job: Job, store: Store, monitor: Monitor) -> Result:
     try:
         with folder.driven():
             monitor.say(f"{folder.name}: lowering the baseline")
-            context = prepare.prepare(job, subject, folder)
+            context = prepare.prepare(job, subject, folder, {}, monitor.say)
             tracker = _tracker(job, context.space, store, folder)
             study = _new_study(job, subject, store, folder)
+            study.note("references", {each.name: each.reference_ms for each in context.stations})
             store.mark_started(folder)
             return _run(Search(job, subject, context, study, tracker, store, folder), monitor)
     finally:
@@ -80,7 +82,7 @@ def go_on(name: str | None, store: Store, monitor: Monitor, budget: Mapping[str,
         subject = prepare.load(job)
         study = result.reopen()
         _check_unchanged(study.noted("fingerprints", {}), subject.fingerprints, result.name)
-        context = prepare.prepare(job, subject, result.folder)
+        context = prepare.prepare(job, subject, result.folder, study.noted("references", {}), monitor.say)
         tracker = _tracker(job, context.space, store, result.folder)
         study.note("job", job.model_dump(mode="json"))
         return _run(Search(job, subject, context, study, tracker, store, result.folder), monitor)
@@ -116,8 +118,8 @@ def _run(search: Search, monitor: Monitor) -> Result:
         )
     result = Result(search.folder.name, job, search.store, search.folder, study, outcome)
     if not outcome.interrupted:
-        monitor.say("scoring the front on the held-out test data")
-        _score_test(search.subject, study, result)
+        for name in job.targets:
+            _finish(search, result.on(name), monitor)
     backlog.flush()
     _summarize(result, search.tracker, monitor)
     return result
@@ -130,19 +132,27 @@ def _what_is_not_logged(search: Search, monitor: Monitor) -> Backlog:
     return backlog
 
 
-def _score_test(subject: prepare.Subject, study: Study, result: Result) -> None:
+def _finish(search: Search, result: Result, monitor: Monitor) -> None:
+    """Time the front again, now that nothing trains, and score it on the test split."""
+    plan = next(each for each in search.context.stations if each.name == result.target)
+    monitor.say(f"timing the front again on {plan.name}, point against point")
+    finals.settle(result, plan, search.subject.splits.search.validation, monitor.say)
+    monitor.say("scoring the front on the held-out test data")
+    _score_test(search.subject, plan, result)
+
+
+def _score_test(subject: prepare.Subject, plan: StationPlan, result: Result) -> None:
     """Score the front, and the baseline beside it, on the test split; scores are kept by artifact."""
-    report = result.report
+    report, study = result.report, result.study
     if report is None:
         return
     scores = dict(result.test_scores)
-    evaluator = AccuracyEvaluator(subject.metric, subject.splits.test.unseal())
-    built = target.find(result.job.target.settings).build()
+    evaluator = AccuracyEvaluator(subject.metric, subject.splits.test.unseal(), plan.output_shape)
     for row in (report.baseline, *report.front):
         if row.sha256 not in scores:
-            with artifact_of(result, row).unpacked() as path:
-                scores[row.sha256] = evaluator.score(built.open(path)).value
-    study.note("test_scores", scores)
+            with artifact_of(result, row.trial).unpacked() as path, served(plan.address, path) as session:
+                scores[row.sha256] = evaluator.score(session).value
+    result.keep_test_scores(scores)
     if study.noted("tested_after") is None:
         study.note("tested_after", len(study.records()))
 

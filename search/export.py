@@ -15,11 +15,12 @@ from paretrim.evaluators.evaluator import Specimen
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.latency import LatencyEvaluator
 from paretrim.evaluators.memory import MemoryEvaluator
+from paretrim.evaluators.served import served
 from paretrim.evaluators.splits import Split
 from paretrim.evaluators.target import TargetAddress
 from paretrim.search import usercode
 from paretrim.search.result import Result, artifact_of
-from paretrim.search.trial import samples_path, timed_inputs
+from paretrim.search.station import samples_path, timed_inputs
 from paretrim.tracking import bundle
 from paretrim.tracking.bundle import Comparison, Contents, Verdict
 from paretrim.tracking.report import Row
@@ -44,8 +45,8 @@ def export(result: Result, row: Row, folder: Path, *, strict: bool) -> Verdict:
         ArtifactError: Hash, size, outputs or accuracy differ, or with `strict` a timing; nothing is left.
     """
     report = result.require_report()
-    artifact = artifact_of(result, row)
-    address = target.find(result.job.target.settings)
+    artifact = artifact_of(result, row.trial)
+    address = target.find(result.job.targets[result.target].settings)
     contents = Contents(
         job=result.name,
         metric=result.job.metric_name,
@@ -60,7 +61,7 @@ def export(result: Result, row: Row, folder: Path, *, strict: bool) -> Verdict:
         bundle.write(contents, partial)
         checks = bundle.check(partial)
         shipped = replace(artifact, path=partial / "model.onnx.xz")
-        comparisons = _measured_again(result, row, shipped, artifact_of(result, report.baseline), address)
+        comparisons = _measured_again(result, row, shipped, artifact_of(result, report.baseline.trial), address)
         _judge(comparisons, result.job.metric_name, strict)
     return Verdict(folder, row.trial, artifact.sha256, checks, comparisons)
 
@@ -72,18 +73,12 @@ def _measured_again(
     usercode.use_folder(job.folder)
     metric, splits = usercode.load_metric(job), usercode.load_data(job)
     with shipped.unpacked() as path, TemporaryDirectory(prefix="paretrim-") as scratch:
-        session = address.build().open(path)
-        found = [
-            _score(
-                name,
-                "validation",
-                row.validation,
-                AccuracyEvaluator(metric, splits.search.validation).score(session).value,
-            )
-        ]
-        if name in row.test:
-            test: Split = splits.test.unseal()
-            found.append(_score(name, "test", row.test, AccuracyEvaluator(metric, test).score(session).value))
+        with served(address, path) as session:
+            validated = AccuracyEvaluator(metric, splits.search.validation).score(session).value
+            found = [_score(name, "validation", row.validation, validated)]
+            if name in row.test:
+                test: Split = splits.test.unseal()
+                found.append(_score(name, "test", row.test, AccuracyEvaluator(metric, test).score(session).value))
         inputs = timed_inputs(splits.search.validation, address)
         bench = evaluator.set_up(address, baseline, inputs, Path(scratch), Lane())
         timed = {m.name: m.value for m in LatencyEvaluator().measure(Specimen(shipped, path), bench)}

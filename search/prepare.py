@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
@@ -12,11 +15,15 @@ from torch import nn
 from paretrim.errors import DataError, JobError, Problem
 from paretrim.evaluators import target
 from paretrim.evaluators.accuracy import AccuracyEvaluator
+from paretrim.evaluators.lane import Lane
+from paretrim.evaluators.latency import time_quietly
 from paretrim.evaluators.metrics import Metric
+from paretrim.evaluators.served import served
 from paretrim.evaluators.splits import Split, Splits
 from paretrim.search import space as spaces
 from paretrim.search import usercode
 from paretrim.search.job import Job, impossible
+from paretrim.search.station import StationPlan, lay_out
 from paretrim.search.store import JobFolder
 from paretrim.search.trial import TrialContext, lowering_request
 from paretrim.spaces.anatomy import dissect
@@ -58,19 +65,25 @@ def load(job: Job) -> Subject:
     return Subject(model, splits, metric, space, prints)
 
 
-def prepare(job: Job, subject: Subject, folder: JobFolder) -> TrialContext:
-    """Lower the baseline, open it, score it once, and compute the teacher's outputs.
+def prepare(
+    job: Job, subject: Subject, folder: JobFolder, references: Mapping[str, float], say: Callable[[str], None]
+) -> TrialContext:
+    """Lower the baseline, open it, score it once and time it, and compute the teacher's outputs.
+
+    Args:
+        job: The job.
+        subject: Its model and data.
+        folder: The search's folder.
+        references: The baseline's latencies by target, in milliseconds, where an earlier run has taken them.
+        say: Told what the user should know.
 
     Raises:
         LoweringError: The model does not export.
         JobError: A relative constraint cannot be met by anything.
     """
-    address = target.find(job.target.settings)
-    built = address.build()
-    request = lowering_request(subject.space, {}, subject.splits.search)
-    baseline = built.lower(copy.deepcopy(subject.model), request, folder.artifacts)
-    with baseline.unpacked() as path:
-        score = AccuracyEvaluator(subject.metric, subject.splits.search.validation).score(built.open(path))
+    stations = tuple(_station(job, name, subject, folder, references, say) for name in job.targets)
+    with stations[0].baseline.unpacked() as path, served(stations[0].address, path) as session:
+        score = AccuracyEvaluator(subject.metric, subject.splits.search.validation).score(session)
     wrong = [Problem(("constraints",), text) for text in impossible(job.bounds, {score.name: score.value})]
     if wrong:
         raise JobError(wrong, f"with the baseline's {score.name} of {score.value:.4f}, the job")
@@ -80,11 +93,49 @@ def prepare(job: Job, subject: Subject, folder: JobFolder) -> TrialContext:
         metric=subject.metric,
         space=subject.space,
         teacher=_teacher_outputs(subject),
-        baseline=baseline,
-        address=address,
+        stations=stations,
         artifacts=folder.artifacts,
-        tolerance=job.export_tolerance,
+        folds=job.cross_validation or 0,
     )
+
+
+def _station(
+    job: Job,
+    name: str,
+    subject: Subject,
+    folder: JobFolder,
+    references: Mapping[str, float],
+    say: Callable[[str], None],
+) -> StationPlan:
+    options = job.targets[name]
+    address = target.find(options.settings)
+    validation = subject.splits.search.validation
+    request = lowering_request(subject.space, {}, subject.splits.search)
+    with torch.no_grad():
+        shape = tuple(subject.model(validation.first(2).inputs).shape[1:])
+    plan = StationPlan(
+        name=name,
+        address=address,
+        baseline=address.build().lower(copy.deepcopy(subject.model), request, folder.artifacts),
+        reference_ms=references.get(name, 0.0),
+        throughput_batches=options.throughput_batches,
+        tolerance=job.export_tolerance,
+        output_shape=shape,
+    )
+    return plan if plan.reference_ms else replace(plan, reference_ms=_reference(plan, validation, say))
+
+
+def _reference(plan: StationPlan, validation: Split, say: Callable[[str], None]) -> float:
+    """Return the baseline's latency, from which those of all trials are reckoned by their ratios to it."""
+    with TemporaryDirectory(prefix="paretrim-") as folder:
+        bench = lay_out(plan, validation, Path(folder), Lane())
+        found, _ = time_quietly((bench.baseline, bench.baseline), bench)
+    if found.crowded:
+        say(
+            "others keep this machine busy: latencies in milliseconds may be too long; ratios to the baseline hold, and "
+            "trials that are disturbed too much are timed again at the end"
+        )
+    return found.models[0].latency_ms[0]
 
 
 def _teacher_outputs(subject: Subject) -> torch.Tensor | None:

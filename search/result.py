@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ from paretrim.tracking import constraints
 from paretrim.tracking.front import Objective, baseline_metrics, binding, hypervolume, nearest_misses
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.report import Report, Row, build, row_of
+from paretrim.tracking.settled import Final, settled
 
 if TYPE_CHECKING:
     from paretrim.search.driver import Outcome
@@ -35,6 +36,7 @@ class Result:
         folder: Its folder there.
         study: Its study.
         outcome: How its last run ended, when this process ran it.
+        target: Which of the job's targets it is seen on.
     """
 
     name: str
@@ -43,6 +45,22 @@ class Result:
     folder: JobFolder = field(repr=False)
     study: Study = field(repr=False)
     outcome: Outcome | None = field(default=None, repr=False)
+    target: str = ""
+
+    def __post_init__(self) -> None:
+        """See it on the target that the search was for, unless another is named."""
+        object.__setattr__(self, "target", self.target or self.job.target.label)
+
+    def on(self, target: str) -> Result:
+        """Return the search as it is on one of the job's targets.
+
+        Raises:
+            UsageError: The job has no such target.
+        """
+        names = list(self.job.targets)
+        if target not in names:
+            raise UsageError(f"{self.name} has no target '{target}'; it has {', '.join(names)}{nearest(target, names)}")
+        return replace(self, target=target)
 
     @property
     def interrupted(self) -> bool:
@@ -51,8 +69,19 @@ class Result:
 
     @property
     def records(self) -> Sequence[TrialRecord]:
-        """All trials that ended, by number."""
-        return self.study.records()
+        """All trials that ended, by number, on this target, with the latencies that count."""
+        found = self.study.records()
+        there = found if self.target == self.job.target.label else [record.on(self.target) for record in found]
+        return settled(there, self.finals)
+
+    @property
+    def finals(self) -> dict[str, Final]:
+        """The latencies that were taken again at the end, by hash of the artifact."""
+        return {sha: Final.from_plain(plain) for sha, plain in self._kept("finals").items()}
+
+    def keep_finals(self, finals: Mapping[str, Final]) -> None:
+        """Keep latencies that were taken again."""
+        self._keep("finals", {sha: final.to_plain() for sha, final in finals.items()})
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -62,7 +91,17 @@ class Result:
     @property
     def test_scores(self) -> dict[str, float]:
         """The metric on held-out data by artifact hash."""
-        return dict(self.study.noted("test_scores", {}))
+        return self._kept("test_scores")
+
+    def keep_test_scores(self, scores: Mapping[str, float]) -> None:
+        """Keep scores on held-out data."""
+        self._keep("test_scores", dict(scores))
+
+    def _kept(self, what: str) -> dict[str, Any]:
+        return dict(self.study.noted(what, {}).get(self.target, {}))
+
+    def _keep(self, what: str, values: Mapping[str, Any]) -> None:
+        self.study.note(what, {**self.study.noted(what, {}), self.target: dict(values)})
 
     @property
     def report(self) -> Report | None:
@@ -234,19 +273,18 @@ def open_result(name: str | None, store: Store) -> Result:
     return Result(folder.name, job, store, folder, study)
 
 
-def artifact_of(result: Result, row: Row) -> Artifact:
-    """Return the artifact of a row.
+def artifact_of(result: Result, number: int) -> Artifact:
+    """Return the artifact of a trial, by its number.
 
     Raises:
         ArtifactError: Its file is gone.
     """
-    path = result.folder.artifacts / f"{row.sha256}.onnx.xz"
-    if not path.exists():
-        raise ArtifactError(f"the artifact of trial {row.trial} is missing: {path}")
-    record = next(r for r in result.records if r.number == row.trial)
-    return Artifact(
-        path, row.sha256, int(row.metrics["size_bytes"]), record.model_sha256, int(row.metrics["model_bytes"])
-    )
+    record = next(r for r in result.records if r.number == number)
+    path = next(result.folder.artifacts.glob(f"{record.sha256}.*.xz"), None)
+    if path is None:
+        raise ArtifactError(f"the artifact of trial {number} is missing: {result.folder.artifacts / record.sha256}")
+    sizes = record.metrics
+    return Artifact(path, record.sha256, int(sizes["size_bytes"]), record.model_sha256, int(sizes["model_bytes"]))
 
 
 def objectives_of(job: Job, maximize: bool) -> tuple[Objective, ...]:
@@ -256,4 +294,5 @@ def objectives_of(job: Job, maximize: bool) -> tuple[Objective, ...]:
         job: The job.
         maximize: Whether more is better in the job's own metric.
     """
-    return tuple(Objective(name, name == job.metric_name and maximize, job.noise(name)) for name in job.objectives)
+    own = (job.metric_name, f"{job.metric_name}_cv")
+    return tuple(Objective(name, name in own and maximize, job.noise(name)) for name in job.objectives)

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import copy
-import math
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
-import numpy as np
 import torch
 from torch import nn
 
-from paretrim.errors import TrialError
-from paretrim.evaluators import evaluator
-from paretrim.evaluators.accuracy import AccuracyEvaluator
+from paretrim.errors import ParetrimError
 from paretrim.evaluators.artifact import Artifact
-from paretrim.evaluators.evaluator import Specimen
+from paretrim.evaluators.cores import Plan
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.splits import SearchSplits, Split
-from paretrim.evaluators.target import Array, LoweringRequest, Session, TargetAddress, as_batch
+from paretrim.evaluators.target import LoweringRequest
+from paretrim.search import crossvalidation
 from paretrim.search.space import Space
+from paretrim.search.station import Station, StationPlan, clocked
 from paretrim.search.study import Asked
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.recovery import Schooling, recover
 from paretrim.spaces.technique import Loss
-from paretrim.tracking.records import Epoch, TrialRecord
-
-_TIMED_INPUTS = 32
-_RECORDED_SAMPLES = 16
+from paretrim.tracking.records import Elsewhere, Epoch, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -46,10 +40,9 @@ class TrialContext:
         metric: Scores outputs against labels.
         space: The techniques and the model's anatomy.
         teacher: The uncompressed model's outputs on the training split, or None when nothing is distilled.
-        baseline: The uncompressed model's artifact.
-        address: The target.
+        stations: The targets; the first is the one that the search is for.
         artifacts: Folder that keeps artifacts.
-        tolerance: How much worse the artifact may score than the torch model.
+        folds: Parts of the validation split for cross-validation; fewer than two for none.
     """
 
     model: nn.Module
@@ -57,10 +50,9 @@ class TrialContext:
     metric: Metric
     space: Space
     teacher: torch.Tensor | None
-    baseline: Artifact
-    address: TargetAddress
+    stations: tuple[StationPlan, ...]
     artifacts: Path
-    tolerance: float
+    folds: int = 0
 
 
 class TrialRunner:
@@ -70,6 +62,7 @@ class TrialRunner:
         context: What all trials of the search share.
         scratch: A folder for files that nobody needs after the search.
         waiting: Entered while a trial waits for another's measurement, so that its time limit does not count that.
+        plan: Which cores measure; by default the last ones, while all training waits.
     """
 
     def __init__(
@@ -77,15 +70,17 @@ class TrialRunner:
         context: TrialContext,
         scratch: Path,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+        plan: Plan | None = None,
     ) -> None:
         self._context = context
-        self._lane = Lane(waiting=waiting)
-        self._target = context.address.build()
-        self._evaluators = evaluator.installed()
-        samples = timed_inputs(context.splits.validation, context.address)
-        folder = Path(mkdtemp(prefix="bench-", dir=scratch))
-        self._bench = evaluator.set_up(context.address, context.baseline, samples, folder, self._lane)
-        self._accuracy = AccuracyEvaluator(context.metric, context.splits.validation)
+        self._scratch = scratch
+        self._lane = Lane(waiting=waiting, yielding=plan is None or not plan.spare)
+        folder, validation = Path(mkdtemp(prefix="bench-", dir=scratch)), context.splits.validation
+        cores = () if plan is None else plan.measuring
+        self._stations = [
+            Station(each, context.metric, validation, folder / str(i), self._lane, cores)
+            for i, each in enumerate(context.stations)
+        ]
 
     def run(self, asked: Asked) -> Iterator[Epoch | TrialRecord]:
         """Make and score one trial: yields each epoch of training, and last the record.
@@ -96,18 +91,18 @@ class TrialRunner:
         """
         seconds: dict[str, float] = {}
         epochs: list[Epoch] = []
-        with _timed(seconds, "reshape"), self._lane.working():
+        with clocked(seconds, "reshape"), self._lane.working():
             model = self._shaped(asked.recipe)
-        for epoch in self._recovered(model, asked.recipe, seconds):
+        train, teacher = self._context.splits.train, self._context.teacher
+        for epoch in self._recovered(model, asked.recipe, train, teacher, seconds):
             epochs.append(epoch)
             yield epoch
-        with _timed(seconds, "lower"), self._lane.working():
-            for part in self._context.space.techniques:
-                part.bake(model, asked.recipe, self._context.space.anatomy)
+        with clocked(seconds, "bake"), self._lane.working():
+            self._bake(model, asked.recipe)
             expected = score_torch(model, self._context.splits.validation, self._context.metric)
-            artifact = self._lower(model, asked.recipe)
-        with _timed(seconds, "score"):
-            measurements = self._measured(artifact, expected)
+        main, *others = self._stations
+        artifact = self._lowered(main, model, asked.recipe, seconds)
+        measurements = main.score(artifact, expected, seconds)
         weights = Measurement("weights", sum(p.numel() for p in model.parameters()), how="parameters that are left")
         yield TrialRecord(
             number=asked.number,
@@ -115,9 +110,11 @@ class TrialRunner:
             state="complete",
             recipe=asked.recipe.values,
             seed=asked.recipe.seed,
-            measurements=(*measurements, weights),
+            measurements=(*measurements, *self._cross_validated(asked.recipe, seconds), weights),
             sha256=artifact.sha256,
             model_sha256=artifact.model_sha256,
+            elsewhere={each.plan.name: self._elsewhere(each, model, asked.recipe, expected, seconds) for each in others},
+            environment=main.environment(),
             seconds=seconds,
             epochs=tuple(epochs),
         )
@@ -130,20 +127,22 @@ class TrialRunner:
             part.reshape(model, recipe, self._context.space.anatomy)
         return model
 
-    def _recovered(self, model: nn.Module, recipe: Recipe, seconds: dict[str, float]) -> Iterator[Epoch]:
-        context, train = self._context, self._context.splits.train
+    def _recovered(
+        self, model: nn.Module, recipe: Recipe, train: Split, teacher: torch.Tensor | None, seconds: dict[str, float]
+    ) -> Iterator[Epoch]:
+        context = self._context
         for part in context.space.techniques:
             part.attach(model, recipe, context.space.anatomy)
         schooling = Schooling(
             batches=lambda size, seed: train.batches(size, seed=seed),
             samples=len(train),
-            teacher=context.teacher,
+            teacher=teacher,
             loss=self._loss(recipe),
             working=self._lane.working,
         )
         losses = recover(model, recipe, schooling)
         while True:
-            with _timed(seconds, "recover"):
+            with clocked(seconds, "recover"):
                 loss = next(losses, None)
                 if loss is None:
                     model.eval()
@@ -163,56 +162,52 @@ class TrialRunner:
             loss = part.loss(loss, recipe)
         return loss
 
-    def _lower(self, model: nn.Module, recipe: Recipe) -> Artifact:
+    def _bake(self, model: nn.Module, recipe: Recipe) -> None:
+        for part in self._context.space.techniques:
+            part.bake(model, recipe, self._context.space.anatomy)
+
+    def _lowered(
+        self,
+        station: Station,
+        model: nn.Module,
+        recipe: Recipe,
+        seconds: dict[str, float],
+        folder: Path | None = None,
+    ) -> Artifact:
         context = self._context
         bits: dict[str, int] = {}
         for part in context.space.techniques:
             bits |= part.weight_bits(recipe, context.space.anatomy)
-        return self._target.lower(model, lowering_request(context.space, bits, context.splits), context.artifacts)
+        request = lowering_request(context.space, bits, context.splits)
+        with clocked(seconds, "lower"), self._lane.working():
+            return station.target.lower(model, request, folder or context.artifacts)
 
-    def _measured(self, artifact: Artifact, expected: float) -> tuple[Measurement, ...]:
-        with artifact.unpacked() as path:
-            session = self._target.open(path)
-            with self._lane.working():
-                accuracy = self._accuracy.score(session)
-                self._record_samples(session, artifact)
-            self._check_gap(accuracy.value, expected)
-            specimen = Specimen(artifact, path)
-            found = [m for e in self._evaluators.values() for m in e.measure(specimen, self._bench)]
-        odd = [m.name for m in found if not math.isfinite(m.value)]
-        if odd:
-            raise TrialError(f"measured NaN or infinity for {', '.join(odd)}")
-        torch_score = Measurement(
-            f"{accuracy.name}_torch", expected, how="of the torch model before export; for comparison"
-        )
-        return (accuracy, torch_score, *found)
+    def _cross_validated(self, recipe: Recipe, seconds: dict[str, float]) -> tuple[Measurement, ...]:
+        """Score the recipe on parts of the validation split, each made anew with the help of the other parts."""
+        context, station = self._context, self._stations[0]
+        if context.folds < crossvalidation.LEAST:
+            return ()
+        scores = []
+        for fold in crossvalidation.folds(context.model, context.splits, context.teacher, context.folds):
+            model = self._shaped(recipe)
+            for _ in self._recovered(model, recipe, fold.train, fold.teacher, seconds):
+                pass  # its course is not recorded
+            self._bake(model, recipe)
+            artifact = self._lowered(station, model, recipe, seconds, self._scratch)
+            with clocked(seconds, "cross_validation"), self._lane.working():
+                scores.append(station.score_on(artifact, fold.held))
+        return (crossvalidation.summary(f"{context.metric.name}_cv", scores),)
 
-    def _check_gap(self, scored: float, expected: float) -> None:
-        gap = expected - scored if self._context.metric.maximize else scored - expected
-        if gap > self._context.tolerance:
-            raise TrialError(
-                f"the exported file scores {scored:.4f} and the torch model {expected:.4f}: worse by {gap:.4f}, more than "
-                f"export_tolerance ({self._context.tolerance}); more calibration samples or more bits may help"
-            )
-
-    def _record_samples(self, session: Session, artifact: Artifact) -> None:
-        """Keep some inputs with the artifact's outputs, against which an exported bundle is checked."""
-        inputs = as_batch(self._context.splits.validation.first(_RECORDED_SAMPLES).inputs)
-        path = samples_path(artifact.path)
-        partial = path.with_suffix(".partial.npz")
-        np.savez_compressed(partial, inputs=inputs, outputs=session(inputs))
-        partial.replace(path)
-
-
-def samples_path(artifact: Path) -> Path:
-    """Return where the recorded samples of an artifact lie."""
-    return artifact.with_name(artifact.name.removesuffix(".onnx.xz") + ".samples.npz")
-
-
-def timed_inputs(validation: Split, address: TargetAddress) -> Array:
-    """Return the inputs on which artifacts are timed: different ones, in the target's batch size."""
-    return as_batch(validation.first(_TIMED_INPUTS * address.settings.batch_size).inputs)
-
+    def _elsewhere(
+        self, station: Station, model: nn.Module, recipe: Recipe, expected: float, seconds: dict[str, float]
+    ) -> Elsewhere:
+        """Score a trial on a further target, where it may fail without failing the trial."""
+        try:
+            artifact = self._lowered(station, model, recipe, seconds)
+            found = station.score(artifact, expected, seconds)
+        except ParetrimError as error:
+            return Elsewhere(cause=str(error))
+        return Elsewhere(found, artifact.sha256, artifact.model_sha256, station.environment())
 
 def lowering_request(space: Space, bits: dict[str, int], splits: SearchSplits) -> LoweringRequest:
     """Return the request that lowers a model of a space with the given bits per layer."""
@@ -231,12 +226,3 @@ def score_torch(model: nn.Module, split: Split, metric: Metric) -> float:
             outputs.append(model(batch.inputs))
             labels.append(batch.labels)
     return metric(torch.cat(outputs), torch.cat(labels))
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - started

@@ -16,6 +16,7 @@ import numpy as np
 
 from paretrim.tracking.constraints import Constraint
 from paretrim.tracking.records import BASELINE, TrialRecord
+from paretrim.tracking.settled import crowded
 
 Metrics = Mapping[str, float]
 # The hypervolume's box in each objective: from as good as can be (0) to the reference (1).
@@ -63,11 +64,27 @@ def feasible(metrics: Metrics, constraints: Sequence[Constraint], baseline: Metr
 
 
 def trial_front(
-    records: Sequence[TrialRecord], objectives: Sequence[Objective], constraints: Sequence[Constraint]
+    records: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    constraints: Sequence[Constraint],
+    *,
+    disturbed: bool = False,
 ) -> list[TrialRecord]:
-    """Return the complete and feasible trials that no other such trial beats, best in the first objective first."""
+    """Return the complete and feasible trials that no other such trial beats, best in the first objective first.
+
+    Args:
+        records: All trials that ended.
+        objectives: What is compared.
+        constraints: What a point must meet.
+        disturbed: Whether trials count whose latency was disturbed. The baseline always does: others are timed against
+            it.
+    """
     base = baseline_metrics(records)
-    candidates = [r for r in records if r.complete and feasible(r.metrics, constraints, base)]
+    candidates = [
+        r
+        for r in records
+        if r.complete and feasible(r.metrics, constraints, base) and (disturbed or r.kind == BASELINE or not crowded(r))
+    ]
     chosen = [candidates[i] for i in front([r.metrics for r in candidates], objectives)]
     return sorted(chosen, key=lambda r: [o.box(r.metrics[o.name]) for o in objectives])
 

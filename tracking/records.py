@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter
@@ -29,6 +29,25 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """A trial on a further target.
+
+    Attributes:
+        measurements: Of its artifact there.
+        sha256: Hash of that artifact's packed file.
+        model_sha256: Hash of the model file inside.
+        environment: What it was measured with.
+        cause: Why it could not be measured there, empty when it was.
+    """
+
+    measurements: tuple[Measurement, ...] = ()
+    sha256: str = ""
+    model_sha256: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cause: str = ""
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """All that is kept of a trial that ended.
 
@@ -41,6 +60,8 @@ class TrialRecord:
         measurements: Of the artifact.
         sha256: Hash of the artifact's packed file, empty when it has none.
         model_sha256: Hash of the model file inside.
+        elsewhere: The same trial on the job's further targets, by their names.
+        environment: What it was measured with: processor, runtime, threads.
         seconds: Wall time by stage of the trial's own work.
         epochs: The course of its training.
         cause: Why it failed or was stopped.
@@ -54,6 +75,8 @@ class TrialRecord:
     measurements: tuple[Measurement, ...] = ()
     sha256: str = ""
     model_sha256: str = ""
+    elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     epochs: tuple[Epoch, ...] = ()
     cause: str = ""
@@ -70,6 +93,21 @@ class TrialRecord:
     def complete(self) -> bool:
         """Whether it ended with all its measurements."""
         return self.state == "complete"
+
+    def on(self, target: str) -> TrialRecord:
+        """Return the trial as it is on one of the job's further targets."""
+        there = self.elsewhere.get(target)
+        if not self.complete or there is None:
+            return self if not self.complete else replace(self, state="failed", cause=f"not measured on {target}")
+        if there.cause:
+            return replace(self, state="failed", measurements=(), cause=there.cause)
+        return replace(
+            self,
+            measurements=there.measurements,
+            sha256=there.sha256,
+            model_sha256=there.model_sha256,
+            environment=there.environment,
+        )
 
     def to_json(self) -> str:
         """Return the record as JSON."""

@@ -57,7 +57,7 @@ def test_an_existing_folder_is_refused_and_left_alone(finished: Result, tmp_path
 
 def test_a_damaged_artifact_is_refused_and_leaves_nothing(finished: Result, tmp_path: Path) -> None:
     row = finished.pick(trial=1)
-    path = artifact_of(finished, row).path
+    path = artifact_of(finished, row.trial).path
     intact = path.read_bytes()
     try:
         path.write_bytes(intact[:-40] + bytes(40))
@@ -70,7 +70,7 @@ def test_a_damaged_artifact_is_refused_and_leaves_nothing(finished: Result, tmp_
 
 def test_other_recorded_outputs_are_noticed(finished: Result, tmp_path: Path) -> None:
     row = finished.pick(trial=0)
-    path = artifact_of(finished, row).path
+    path = artifact_of(finished, row.trial).path
     samples = path.with_name(path.name.removesuffix(".onnx.xz") + ".samples.npz")
     intact = samples.read_bytes()
     held = dict(np.load(samples))

@@ -288,7 +288,7 @@ def test_a_point_knows_its_artifact(result: Result) -> None:
     path = result.folder.artifacts / f"{row.sha256}.onnx.xz"
     path.parent.mkdir(exist_ok=True)
     path.touch()
-    artifact = artifact_of(result, row)
+    artifact = artifact_of(result, row.trial)
     assert (artifact.path, artifact.size_bytes, artifact.model_bytes) == (path, 4000, 12_000)
     assert artifact.model_sha256 == RECORDS[1].model_sha256
 
@@ -296,7 +296,7 @@ def test_a_point_knows_its_artifact(result: Result) -> None:
 def test_an_artifact_that_is_gone_is_named(result: Result) -> None:
     gone = replace(result.pick(trial=5), sha256="0" * 64)
     with pytest.raises(ArtifactError, match=r"the artifact of trial 5 is missing: .*0000\.onnx\.xz"):
-        artifact_of(result, gone)
+        artifact_of(result, gone.trial)
 
 
 def test_a_reopened_study_hands_out_what_was_never_told(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_result_can_be_opened_again(finished: Result) -> None:
 def test_the_same_recipe_and_seed_make_the_same_file(finished: Result, tmp_path: Path) -> None:
     # Without Ray: the runner of trials does not know it.
     folder = JobFolder("again", tmp_path)
-    context = prepare.prepare(finished.job, prepare.load(finished.job), folder)
+    context = prepare.prepare(finished.job, prepare.load(finished.job), folder, {}, print)
     record = finished.records[4]
     recipe = Recipe.of(record.recipe, record.seed)
     threads = torch.get_num_threads()

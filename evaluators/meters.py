@@ -1,0 +1,85 @@
+"""Energy meters: the processor's counters (RAPL, by way of Linux's powercap) and a GPU's (NVML)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_POWERCAP = Path("/sys/class/powercap")
+
+
+@dataclass(frozen=True)
+class Meter:
+    """A counter of energy.
+
+    Attributes:
+        name: Which one it is.
+        read: Returns the joules counted so far.
+        wraps_at: Joules at which it begins anew at zero, or zero when it does not.
+    """
+
+    name: str
+    read: Callable[[], float]
+    wraps_at: float = 0.0
+
+    def since(self, before: float) -> float:
+        """Return the joules since an earlier reading, less than a turn of the counter ago."""
+        now = self.read()
+        return now - before if now >= before else now - before + self.wraps_at
+
+
+def readable(powercap: Path = _POWERCAP) -> list[Meter]:
+    """Return the meters that can be read here: one for each processor package, and one for each GPU."""
+    return [*_packages(powercap), *_gpus()]
+
+
+def looked_for(powercap: Path = _POWERCAP) -> str:
+    """Say why there may be no meter."""
+    locked = [path for path in _counters(powercap) if not os.access(path, os.R_OK)]
+    if locked:
+        return f"the processor's energy counter {locked[0]} may be read by root only"
+    return f"there is no processor energy counter under {powercap}, and no GPU that NVML can ask"
+
+
+def joules(meters: Sequence[Meter], before: Sequence[float]) -> float:
+    """Return the joules that all meters counted since earlier readings."""
+    return sum(meter.since(reading) for meter, reading in zip(meters, before, strict=True))
+
+
+def _counters(powercap: Path) -> list[Path]:
+    # Packages are intel-rapl:N; their parts, intel-rapl:N:M, are counted in them. AMD's counters have the same names.
+    return sorted(folder / "energy_uj" for folder in powercap.glob("intel-rapl:*") if folder.name.count(":") == 1)
+
+
+def _packages(powercap: Path) -> list[Meter]:
+    found = []
+    for path in _counters(powercap):
+        try:
+            _microjoules(path)
+            wraps_at = _microjoules(path.with_name("max_energy_range_uj")) / 1e6
+        except (OSError, ValueError):
+            continue
+        found.append(Meter(f"RAPL {path.parent.name}", lambda path=path: _microjoules(path) / 1e6, wraps_at))  # type: ignore[misc]
+    return found
+
+
+def _microjoules(path: Path) -> int:
+    return int(path.read_text())
+
+
+def _gpus() -> list[Meter]:
+    try:
+        import pynvml  # noqa: PLC0415 - there only where somebody installed it
+
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        for handle in handles:
+            pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except Exception:  # noqa: BLE001 - no package, no driver, no device, or one that has no such counter
+        return []
+    return [
+        Meter(f"NVML GPU {i}", lambda handle=handle: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)  # type: ignore[misc]
+        for i, handle in enumerate(handles)
+    ]

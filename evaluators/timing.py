@@ -1,0 +1,188 @@
+"""Timing models against each other in one process: what a measuring process does for a latency.
+
+Three things make one model's time differ from the next run's, and each has its remedy here:
+
+- whatever disturbs a call only makes it slower: calls are grouped in blocks, and a block keeps its fastest;
+- where weights and buffers happen to lie in memory moves a small model's time by up to a tenth: all models are loaded
+  anew several times (a *layout*), and the fastest third of the layouts counts;
+- the machine drifts: blocks of all models alternate within each layout, and ratios are formed between them.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from paretrim.evaluators.floors import fastest_third, ratio_interval, third_interval
+from paretrim.evaluators.target import Array, Session
+
+Floats = npt.NDArray[np.float64]
+Open = Callable[[], Session]
+
+_LEAST_LAYOUTS, _MOST_LAYOUTS = 6, 16
+_BLOCK_S = 0.003
+_BLOCKS = 8
+_FEWEST_BLOCKS = 2
+_LAYOUT_S = 0.1
+_WARM_UP_S, _WARM_UP_LIMIT_S = 0.02, 0.5
+_STEADY = 0.05
+# Below so many calls a block may not hold an undisturbed one, so the processor's own clock is read at each call.
+_FEW_CALLS = 20
+_KEPT_CALLS = 4096
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When a measurement is enough.
+
+    Attributes:
+        narrow: Half width of the ratios' 95% intervals, as a share, at which to stop.
+        budget_s: Seconds after which to stop anyway.
+        processor_clock: Whether a call's time is at most the processor time that the process used for it; true where
+            one thread computes in this process, so that waiting for a core does not count.
+    """
+
+    narrow: float = 0.015
+    budget_s: float = 4.0
+    processor_clock: bool = True
+
+
+@dataclass
+class Clocked:
+    """The times of one model.
+
+    Attributes:
+        floors: Fastest call of the blocks of each layout, in seconds: their lower quartile.
+        calls: Wall time of calls, in seconds; an even sample of them where they are many.
+    """
+
+    floors: list[float] = field(default_factory=list)
+    calls: list[float] = field(default_factory=list)
+
+    @property
+    def latency_s(self) -> float:
+        """The latency: the mean of the fastest third of the layouts."""
+        return fastest_third(np.array(self.floors))
+
+    def interval_s(self) -> tuple[float, float]:
+        """Return the 95% interval of `latency_s`."""
+        return third_interval(np.array(self.floors))
+
+    def ratio(self, other: Clocked) -> tuple[float, float, float]:
+        """Return the latency over that of another model timed in the same contest, and its 95% interval."""
+        return ratio_interval(np.array(self.floors), np.array(other.floors))
+
+    def spread(self) -> float:
+        """Return by how much the median layout is slower than the fastest third, as a share."""
+        return float(np.median(self.floors)) / self.latency_s - 1.0
+
+
+def contest(models: Sequence[Open], inputs: Sequence[Array], rules: Rules) -> list[Clocked]:
+    """Time models in turns until the ratios of all to the first are narrow.
+
+    Args:
+        models: Each opens its model anew.
+        inputs: Different batches, taken in turns.
+        rules: When to stop.
+
+    Returns:
+        The times of each, in the given order.
+    """
+    found = [Clocked() for _ in models]
+    order = random.Random(0)  # noqa: S311 - the order of blocks, so that no model always follows the same other
+    before: list[Session] = []
+    started = time.perf_counter()
+    for layout in range(_MOST_LAYOUTS):
+        sessions = [open_model() for open_model in models]
+        _time_layout(sessions, inputs, found, order, rules)
+        # The previous sessions are let go only now, so that the next ones lie elsewhere in memory.
+        before[:] = sessions
+        if layout + 1 >= _LEAST_LAYOUTS and (_narrow(found, rules) or time.perf_counter() - started > rules.budget_s):
+            break
+    return found
+
+
+def _time_layout(
+    sessions: list[Session], inputs: Sequence[Array], found: list[Clocked], order: random.Random, rules: Rules
+) -> None:
+    calls = [max(1, round(_BLOCK_S / warm_up(session, inputs))) for session in sessions]
+    floors: list[list[float]] = [[] for _ in sessions]
+    started = time.perf_counter()
+    turns = list(range(len(sessions)))
+    for block in range(_BLOCKS):
+        if block >= _FEWEST_BLOCKS and time.perf_counter() - started > _LAYOUT_S * len(sessions):
+            break
+        order.shuffle(turns)
+        for i in turns:
+            fastest = _block(sessions[i], inputs, calls[i], found[i].calls, rules.processor_clock)
+            floors[i].append(fastest)
+    for clocked, blocks in zip(found, floors, strict=True):
+        clocked.floors.append(float(np.quantile(blocks, 0.25)))
+
+
+def warm_up(session: Session, inputs: Sequence[Array]) -> float:
+    """Call a model until its calls are no longer getting faster, and return the fastest, in seconds."""
+    started = time.perf_counter()
+    fastest, previous, calls = float("inf"), float("inf"), 0
+    while True:
+        chunk = time.perf_counter()
+        best = float("inf")
+        while best == float("inf") or time.perf_counter() - chunk < _WARM_UP_S / 2:
+            before = time.perf_counter()
+            session(inputs[calls % len(inputs)])
+            best = min(best, time.perf_counter() - before)
+            calls += 1
+        fastest = min(fastest, best)
+        elapsed = time.perf_counter() - started
+        if elapsed > _WARM_UP_LIMIT_S or (elapsed >= _WARM_UP_S and best > previous * (1 - _STEADY)):
+            return fastest
+        previous = best
+
+
+def _block(session: Session, inputs: Sequence[Array], calls: int, kept: list[float], processor_clock: bool) -> float:
+    """Call a model some times, and return its fastest call, in seconds."""
+    count = len(inputs)
+    walls = np.empty(calls)
+    if calls >= _FEW_CALLS or not processor_clock:
+        for i in range(calls):
+            batch = inputs[i % count]
+            before = time.perf_counter()
+            session(batch)
+            walls[i] = time.perf_counter() - before
+        fastest = float(walls.min())
+    else:
+        fastest = float("inf")
+        for i in range(calls):
+            batch = inputs[i % count]
+            used, before = time.process_time(), time.perf_counter()
+            session(batch)
+            walls[i] = time.perf_counter() - before
+            fastest = min(fastest, float(walls[i]), time.process_time() - used)
+    if len(kept) < _KEPT_CALLS:
+        kept.extend(walls.tolist())
+    return fastest
+
+
+def _narrow(found: Sequence[Clocked], rules: Rules) -> bool:
+    for clocked in found[1:]:
+        ratio, low, high = clocked.ratio(found[0])
+        if (high - low) / 2 > rules.narrow * ratio:
+            return False
+    return True
+
+
+def throughput(session: Session, batch: Array, seconds: float = 0.05) -> float:
+    """Return samples per second at a batch size: the median of at least three calls after a first one."""
+    session(batch)
+    times: list[float] = []
+    started = time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - started < seconds:
+        before = time.perf_counter()
+        session(batch)
+        times.append(time.perf_counter() - before)
+    return len(batch) / float(np.median(times))

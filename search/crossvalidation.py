@@ -1,0 +1,68 @@
+"""Cross-validation of a recipe over data that the given model has not seen.
+
+The given model was trained on the training split, so the parts are of the validation split: for each part a model is
+made by the recipe from the training split and the other parts, and scored on that part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from paretrim.evaluators.measurement import Measurement
+from paretrim.evaluators.splits import SearchSplits, Split
+
+LEAST = 2
+# Student's t, 97.5%, by degrees of freedom from 1.
+_T = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One part that is held out, and what may be learnt from.
+
+    Attributes:
+        train: The training split and the other parts.
+        teacher: The uncompressed model's outputs on `train`, or None when nothing is distilled.
+        held: The part.
+    """
+
+    train: Split
+    teacher: torch.Tensor | None
+    held: Split
+
+
+def folds(model: nn.Module, splits: SearchSplits, teacher: torch.Tensor | None, count: int) -> Iterator[Fold]:
+    """Yield each fold.
+
+    Args:
+        model: The uncompressed model.
+        splits: Of the search.
+        teacher: The model's outputs on the training split, or None when nothing is distilled.
+        count: How many folds.
+    """
+    validation = splits.validation
+    answers = None if teacher is None else _answers(model, validation)
+    for part in range(count):
+        held = torch.arange(part, len(validation), count)
+        rest = torch.tensor([i for i in range(len(validation)) if i % count != part])
+        taught = None if teacher is None or answers is None else torch.cat([teacher, answers[rest]])
+        yield Fold(splits.train.joined(validation.part(rest)), taught, validation.part(held))
+
+
+def summary(name: str, scores: Sequence[float]) -> Measurement:
+    """Return the mean of the folds' scores, with the t interval of the mean."""
+    mean, count = float(np.mean(scores)), len(scores)
+    t = _T[count - 2] if count - 2 < len(_T) else 2.0
+    reach = t * float(np.std(scores, ddof=1)) / math.sqrt(count)
+    return Measurement(name, mean, mean - reach, mean + reach, f"mean of {count} folds of the validation split")
+
+
+def _answers(model: nn.Module, split: Split) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.cat([model(batch.inputs) for batch in split.batches(256)])
