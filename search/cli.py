@@ -30,6 +30,9 @@ StoreOption = Annotated[
     Path | None, typer.Option("--store", help=f"Folder of the results; also {ENVIRONMENT}. By default ./{DEFAULT}.")
 ]
 JobArgument = Annotated[str | None, typer.Argument(metavar="[JOB]", help="Name of a search; by default the latest.")]
+TargetOption = Annotated[
+    str | None, typer.Option("--target", help="One of the job's targets; by default what the search was for.")
+]
 _INTERRUPTED = 130
 
 
@@ -104,14 +107,13 @@ def front(
     job: JobArgument = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs (see docs/front.md).")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, the baseline first.")] = False,
+    target: TargetOption = None,
     store: StoreOption = None,
 ) -> None:
     """Print the front of a search again."""
-    from paretrim.search.result import open_result
-
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other; give one of them")
-    result = open_result(job, Store(store))
+    result = _opened(job, store, target)
     report = result.require_report()
     if as_json:
         typer.echo(report.to_json())
@@ -133,14 +135,13 @@ def export(
         str | None, typer.Option(help='Condition, such as "accuracy >= baseline - 0.01"; by default within a point.')
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when a timing differs from the logged one.")] = False,
+    target: TargetOption = None,
     store: StoreOption = None,
 ) -> None:
     """Write a point of the front as a bundle, and check it in a clean process."""
-    from paretrim.search.result import open_result
-
     if trial is not None and (minimize or where):
         raise UsageError("--trial names one point; leave --minimize and --where out, or leave --trial out")
-    result = open_result(job, Store(store))
+    result = _opened(job, store, target)
     verdict = result.export(output, trial=trial, minimize=minimize, where=where, strict=strict)
     console = Console()
     for line in verdict.checks:
@@ -198,6 +199,13 @@ def main() -> None:
         _fail(f"{type(error).__name__}: {error} (this is a fault of paretrim; `paretrim --debug ...` shows where)", 1)
 
 
+def _opened(job: str | None, store: Path | None, target: str | None) -> Result:
+    from paretrim.search.result import open_result
+
+    result = open_result(job, Store(store))
+    return result if target is None else result.on(target)
+
+
 def _watch(run: Any) -> None:
     from paretrim.search.terminal import monitor_for
 
@@ -205,7 +213,8 @@ def _watch(run: Any) -> None:
     with monitor_for(console) as monitor:
         result = run(monitor)
     if not result.interrupted or result.report is not None:
-        _show(result)
+        for target in reversed(result.job.targets):
+            _show(result.on(target))
     if result.interrupted:
         console.print(
             f"\nstopped; what is done is kept. Go on with: paretrim resume {result.name}",
@@ -222,8 +231,13 @@ def _show(result: Result) -> None:
 
     console = Console() if sys.stdout.isatty() else Console(width=140)
     report = result.require_report()
-    console.print(f"\n{result.name}: the front, after {len(result.records)} trials", style="bold", highlight=False)
+    place = f" on {result.target}" if len(result.job.targets) > 1 else ""
+    console.print(
+        f"\n{result.name}: the front{place}, after {len(result.records)} trials", style="bold", highlight=False
+    )
     console.print(words.front_table(report), highlight=False)
+    for line in (*words.tie_lines(report), *words.disturbed_line(result.records)):
+        console.print(line, highlight=False, soft_wrap=True, style="dim")
     if not report.front:
         console.print(result.why_empty(), highlight=False, soft_wrap=True, style="yellow")
         return
@@ -234,7 +248,7 @@ def _show(result: Result) -> None:
         f"{figures['overhead_seconds_per_trial'] * 1000:.0f} ms of overhead each",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
-    if not result.interrupted:
+    if not result.interrupted and result.target == result.job.target.label:
         _suggest(result, console)
 
 

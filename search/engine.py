@@ -137,6 +137,7 @@ def _finish(search: Search, result: Result, monitor: Monitor) -> None:
     plan = next(each for each in search.context.stations if each.name == result.target)
     monitor.say(f"timing the front again on {plan.name}, point against point")
     finals.settle(result, plan, search.subject.splits.search.validation, monitor.say)
+    finals.compare(result, plan, search.subject.metric, search.subject.splits.search.validation)
     monitor.say("scoring the front on the held-out test data")
     _score_test(search.subject, plan, result)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from paretrim.errors import ArtifactError, MeasurementError
+from paretrim.errors import ArtifactError, MeasurementError, UsageError
 from paretrim.evaluators import evaluator, target
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.artifact import Artifact
@@ -41,12 +41,19 @@ def export(result: Result, row: Row, folder: Path, *, strict: bool) -> Verdict:
         strict: Whether a timing or memory that differs from the logged one fails.
 
     Raises:
+        UsageError: The artifact is no ONNX file.
         OutputExistsError: The folder exists.
         ArtifactError: Hash, size, outputs or accuracy differ, or with `strict` a timing; nothing is left.
     """
     report = result.require_report()
     artifact = artifact_of(result, row.trial)
-    address = target.find(result.job.targets[result.target].settings)
+    options = result.job.targets[result.target]
+    if artifact.suffix != ".onnx":
+        raise UsageError(
+            f"a bundle's script runs ONNX files, and trial {row.trial} of the runtime '{options.runtime}' is a "
+            f"'{artifact.suffix}' file; take it as it is, packed with xz: {artifact.path}"
+        )
+    address = target.find(options.settings)
     contents = Contents(
         job=result.name,
         metric=result.job.metric_name,

@@ -1,4 +1,4 @@
-"""The finalists are timed again: when nothing trains, in turns with each other, in one process."""
+"""The finalists, when nothing trains: timed again in turns with each other, and their scores compared in pairs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
+
+from paretrim.evaluators.accuracy import AccuracyEvaluator
+from paretrim.evaluators.bootstrap import ties
 from paretrim.evaluators.evaluator import Bench
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.latency import latency_of, time_quietly
 from paretrim.evaluators.measurement import Measurement
+from paretrim.evaluators.metrics import Metric
+from paretrim.evaluators.served import served
 from paretrim.evaluators.splits import Split
 from paretrim.search.result import Result, artifact_of
 from paretrim.search.station import StationPlan, lay_out
@@ -51,6 +57,19 @@ def settle(result: Result, plan: StationPlan, validation: Split, say: Callable[[
             f"{left} of the latencies on {plan.name} were disturbed by other processes and do not count; when the machine "
             f"is quieter, take them again with: paretrim resume {result.name}"
         )
+
+
+def compare(result: Result, plan: StationPlan, metric: Metric, validation: Split) -> None:
+    """Compare the scores of a front's points in pairs, on the same validation samples, and keep which are alike."""
+    report = result.report
+    if report is None:
+        return
+    evaluator = AccuracyEvaluator(metric, validation, plan.output_shape)
+    answers: dict[str, torch.Tensor] = {}
+    for row in report.front:
+        with artifact_of(result, row.trial).unpacked() as path, served(plan.address, path) as session:
+            answers[row.sha256] = evaluator.answers(session)
+    result.keep_alike(ties(metric, answers, evaluator.labels))
 
 
 def _finalists(result: Result) -> list[TrialRecord]:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from paretrim.errors import DataError, JobError, Problem
+from paretrim.errors import DataError, JobError, Problem, UsageError
 from paretrim.evaluators import target
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.lane import Lane
@@ -51,9 +51,14 @@ def load(job: Job) -> Subject:
     """Load and check what a job names.
 
     Raises:
+        UsageError: This machine cannot run a target.
         UserCodeError: The model's or data's function fails.
         DataError: The data does not fit.
     """
+    for options in job.targets.values():
+        reason = target.find(options.settings).build().unavailable()
+        if reason:
+            raise UsageError(f"the runtime '{options.runtime}' cannot run on this machine: {reason}")
     usercode.use_folder(job.folder)
     metric = usercode.load_metric(job)
     model = usercode.load_model(job)

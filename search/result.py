@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,9 +104,21 @@ class Result:
         self.study.note(what, {**self.study.noted(what, {}), self.target: dict(values)})
 
     @property
+    def alike(self) -> set[frozenset[str]]:
+        """The pairs of finalists, by hash, whose scores were compared in pairs of samples and not told apart."""
+        return {frozenset(pair) for pair in self._kept("alike").get("pairs", [])}
+
+    def keep_alike(self, pairs: Iterable[frozenset[str]]) -> None:
+        """Keep which finalists are not told apart."""
+        self._keep("alike", {"pairs": sorted(sorted(pair) for pair in pairs)})
+
+    @property
     def report(self) -> Report | None:
         """The front with its baseline, or None while the baseline is not done."""
-        return build(self.name, self.job.metric_name, self.records, self.objectives, self.job.bounds, self.test_scores)
+        metric = self.job.metric_name
+        # Before the artifacts were compared in pairs nothing is known of them, and equal scores are all that ties.
+        alike = {metric: self.alike} if self.study.noted("alike") else {}
+        return build(self.name, metric, self.records, self.objectives, self.job.bounds, self.test_scores, alike)
 
     @property
     def front(self) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.served import served
 from paretrim.evaluators.splits import Split
-from paretrim.evaluators.target import Array, LoweringRequest, Session, TargetAddress, as_batch
+from paretrim.evaluators.target import Array, Session, TargetAddress, as_batch
 
 _TIMED_INPUTS = 32
 _RECORDED_SAMPLES = 16

@@ -113,7 +113,9 @@ class TrialRunner:
             measurements=(*measurements, *self._cross_validated(asked.recipe, seconds), weights),
             sha256=artifact.sha256,
             model_sha256=artifact.model_sha256,
-            elsewhere={each.plan.name: self._elsewhere(each, model, asked.recipe, expected, seconds) for each in others},
+            elsewhere={
+                each.plan.name: self._elsewhere(each, model, asked.recipe, expected, seconds) for each in others
+            },
             environment=main.environment(),
             seconds=seconds,
             epochs=tuple(epochs),
@@ -208,6 +210,7 @@ class TrialRunner:
         except ParetrimError as error:
             return Elsewhere(cause=str(error))
         return Elsewhere(found, artifact.sha256, artifact.model_sha256, station.environment())
+
 
 def lowering_request(space: Space, bits: dict[str, int], splits: SearchSplits) -> LoweringRequest:
     """Return the request that lowers a model of a space with the given bits per layer."""

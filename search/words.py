@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
+from paretrim.tracking.records import BASELINE, TrialRecord
 from paretrim.tracking.report import Report, Row
+from paretrim.tracking.settled import crowded
 
 # metric: (heading, unit, factor)
 _UNITS = {
@@ -17,7 +19,9 @@ _UNITS = {
     "latency_p99_ms": ("latency p99", "ms", 1.0),
     "size_bytes": ("size", "kB", 1e-3),
     "model_bytes": ("unpacked size", "kB", 1e-3),
+    "held_bytes": ("weights in memory", "kB", 1e-3),
     "memory_bytes": ("memory", "MB", 1e-6),
+    "energy_millijoules": ("energy", "mJ", 1.0),
 }
 
 
@@ -69,7 +73,7 @@ def front_table(report: Report, *, most: int | None = None, test: bool = True) -
 def _cells(row: Row, report: Report, costs: Sequence[str], test: bool) -> list[str]:
     on_front = row.trial in {point.trial for point in report.front}
     name = f"{row.kind}{' *' if row is report.baseline and on_front else ''}"
-    cells = [str(row.trial), name, _score(row.validation.get(report.metric))]
+    cells = [str(row.trial), name, _score(row.validation.get(report.metric)) + _reach(row.interval.get(report.metric))]
     if test:
         cells.append(_score(row.test.get(report.metric)))
     for cost in costs:
@@ -79,6 +83,29 @@ def _cells(row: Row, report: Report, costs: Sequence[str], test: bool) -> list[s
         )
         cells.append(quantity(cost, row.metrics[cost]) + shown)
     return cells
+
+
+def tie_lines(report: Report) -> list[str]:
+    """Return, for each objective, which points of the front are not told apart by what was measured."""
+    lines = []
+    for o in report.objectives:
+        groups = dict.fromkeys(
+            tuple(sorted((row.trial, *row.ties[o.name]))) for row in report.front if row.ties.get(o.name)
+        )
+        if groups:
+            lines.append(f"not told apart by {heading(o.name)}: {'; '.join(' = '.join(map(str, g)) for g in groups)}")
+    return lines
+
+
+def disturbed_line(records: Sequence[TrialRecord]) -> list[str]:
+    """Return a line about the trials that are off the front because other processes disturbed their timing."""
+    count = sum(crowded(record) for record in records if record.complete and record.kind != BASELINE)
+    return [f"off the front, timed while others kept the machine busy: {count}"] if count else []
+
+
+def _reach(interval: tuple[float, float] | None) -> str:
+    """Return half the width of a 95% interval."""
+    return "" if interval is None else f" ±{(interval[1] - interval[0]) / 2:.3f}"
 
 
 def _score(value: float | None) -> str:

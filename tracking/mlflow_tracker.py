@@ -23,8 +23,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from paretrim.errors import ParetrimError
+from paretrim.evaluators.measurement import Measurement
 from paretrim.tracking.plots import front_page
 from paretrim.tracking.records import TrialRecord
+from paretrim.tracking.settled import CROWDED, SEARCHED
 from paretrim.tracking.tracker import Summary
 from paretrim.tracking.view import KEY, TAG, View
 
@@ -87,7 +89,7 @@ class MlflowTracker:
             raise TrackingError(f"cannot read what is logged at {self._uri}: {_brief(error)}") from error
 
     def log_trial(self, record: TrialRecord) -> None:
-        """Write a run in three requests.
+        """Write a run in four requests.
 
         Raises:
             TrackingError: The server or database cannot be reached.
@@ -102,6 +104,7 @@ class MlflowTracker:
             run = self._client.create_run(self._experiment, began, _tags(record), _run_name(record))
             params = [Param(name, str(value)) for name, value in {**record.recipe, "seed": record.seed}.items()]
             self._client.log_batch(run.info.run_id, _metrics(record), params)
+            self._client.log_text(run.info.run_id, record.to_json(), "record.json")
             status = RunStatus.FAILED if record.state == "failed" else RunStatus.FINISHED
             self._client.set_terminated(run.info.run_id, RunStatus.to_string(status))
             self._unsure = False
@@ -158,6 +161,16 @@ class MlflowTracker:
             changed = [RunTag(key, value) for key, value in wanted.items() if run.data.tags.get(key) != value]
             if changed:
                 self._client.log_batch(run.info.run_id, tags=changed)
+            self._time_again(run, next((r for r in summary.records if r.number == number), None))
+
+    def _time_again(self, run: Run, record: TrialRecord | None) -> None:
+        """Log the latency that counts where it was taken again; MLflow keeps the earlier one in the metric's history."""
+        if record is None or SEARCHED not in record.metrics:
+            return
+        now = {m.key: m for m in _metrics(record) if m.key in (SEARCHED, CROWDED) or m.key.startswith("latency_ratio")}
+        now |= {m.key: m for m in _metrics(record) if m.key in ("latency_ms", "latency_ms_low", "latency_ms_high")}
+        if any(run.data.metrics.get(key) != metric.value for key, metric in now.items()):
+            self._client.log_batch(run.info.run_id, [Metric(m.key, m.value, _now_ms(), 1) for m in now.values()])
 
     def _runs(self, query: str) -> list[Run]:
         found: list[Run] = []
@@ -186,15 +199,14 @@ def _tags(record: TrialRecord) -> dict[str, str]:
         "paretrim.model_sha256": record.model_sha256,
         "pareto": "false",
     }
+    tags |= {f"paretrim.{name}": value[:_MOST_TAG] for name, value in record.environment.items()}
     return {**tags, "paretrim.cause": record.cause[:_MOST_TAG]} if record.cause else tags
 
 
 def _metrics(record: TrialRecord) -> list[Metric]:
-    found = {"trial": float(record.number)}
-    for m in record.measurements:
-        found[m.name] = m.value
-        if m.low is not None and m.high is not None:
-            found |= {f"{m.name}_low": m.low, f"{m.name}_high": m.high}
+    found = {"trial": float(record.number), **_numbers(record.measurements)}
+    for target, there in record.elsewhere.items():
+        found |= {f"{target}/{name}": value for name, value in _numbers(there.measurements).items()}
     found |= {f"{stage}_seconds": value for stage, value in record.seconds.items()}
     curves = [
         Metric(name, value, _now_ms(), step)
@@ -203,6 +215,15 @@ def _metrics(record: TrialRecord) -> list[Metric]:
         if value is not None
     ]
     return [*(_metric(name, value) for name, value in found.items()), *curves]
+
+
+def _numbers(measurements: Sequence[Measurement]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for m in measurements:
+        found[m.name] = m.value
+        if m.low is not None and m.high is not None:
+            found |= {f"{m.name}_low": m.low, f"{m.name}_high": m.high}
+    return found
 
 
 def _metric(name: str, value: float) -> Metric:

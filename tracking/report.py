@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -12,10 +12,12 @@ import pandas as pd
 from paretrim.tracking.constraints import Constraint
 from paretrim.tracking.front import Objective, baseline_metrics, trial_front
 from paretrim.tracking.records import BASELINE, TrialRecord, Value
+from paretrim.tracking.settled import CROWDED
+from paretrim.tracking.ties import ties_of
 
 SCHEMA = 1
 # Measured, but not properties of the artifact that could be compared with the baseline's.
-_NOT_COMPARED = ("latency_ratio", "latency_crowded")
+_NOT_COMPARED = ("latency_ratio", CROWDED, "latency_attempts", "foreign_load_cores", "steal_share")
 _PAIRED = {"latency_ms": "latency_ratio"}
 
 
@@ -32,6 +34,8 @@ class Row:
         metrics: What else was measured.
         ratio: The same, to the baseline; None where the baseline's is zero.
         sha256: Hash of the artifact.
+        interval: The 95% intervals of those of `validation` and `metrics` that have one.
+        ties: By objective, the other points of the front that it is not told apart from.
     """
 
     trial: int
@@ -42,6 +46,8 @@ class Row:
     metrics: Mapping[str, float]
     ratio: Mapping[str, float | None]
     sha256: str
+    interval: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    ties: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the promised shape."""
@@ -52,6 +58,8 @@ class Row:
             "test": dict(self.test),
             "metrics": dict(self.metrics),
             "ratio": dict(self.ratio),
+            "interval": {name: list(ends) for name, ends in self.interval.items()},
+            "ties": {name: list(others) for name, others in self.ties.items()},
         }
 
 
@@ -101,6 +109,7 @@ def build(
     objectives: Sequence[Objective],
     constraints: Sequence[Constraint],
     test_scores: Mapping[str, float],
+    alike: Mapping[str, Collection[frozenset[str]]] | None = None,
 ) -> Report | None:
     """Return the report of a search, or None while its baseline is not done.
 
@@ -111,6 +120,7 @@ def build(
         objectives: What is optimized.
         constraints: What a point must meet.
         test_scores: The metric on held-out data by artifact hash.
+        alike: By objective, the pairs of artifacts whose scores were compared and not told apart.
     """
     base = next((r for r in records if r.kind == BASELINE and r.complete), None)
     if base is None:
@@ -121,7 +131,9 @@ def build(
         return row_of(record, metric, reference, test_scores)
 
     chosen = trial_front(records, objectives, constraints)
-    return Report(job, metric, tuple(objectives), row(base), tuple(row(record) for record in chosen))
+    ties = ties_of(chosen, objectives, alike or {})
+    rows = tuple(replace(row(record), ties=ties[record.number]) for record in chosen)
+    return Report(job, metric, tuple(objectives), row(base), rows)
 
 
 def row_of(record: TrialRecord, metric: str, base: Mapping[str, float], test_scores: Mapping[str, float]) -> Row:
@@ -134,7 +146,7 @@ def row_of(record: TrialRecord, metric: str, base: Mapping[str, float], test_sco
         test_scores: The metric on held-out data by artifact hash.
     """
     measured = record.metrics
-    own = (metric, f"{metric}_torch")
+    own = (metric, f"{metric}_torch", f"{metric}_change")
     compared = {name: value for name, value in measured.items() if name not in (*own, *_NOT_COMPARED)}
     return Row(
         trial=record.number,
@@ -145,6 +157,11 @@ def row_of(record: TrialRecord, metric: str, base: Mapping[str, float], test_sco
         metrics=compared,
         ratio={name: _ratio(name, measured, base, record.kind) for name in compared},
         sha256=record.sha256,
+        interval={
+            m.name: (m.low, m.high)
+            for m in record.measurements
+            if m.low is not None and m.high is not None and m.name in (metric, *compared)
+        },
     )
 
 

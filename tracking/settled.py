@@ -10,7 +10,7 @@ from paretrim.evaluators.measurement import Measurement
 from paretrim.tracking.records import TrialRecord
 
 CROWDED = "latency_crowded"
-_SEARCH = "latency_search_ms"
+SEARCHED = "latency_search_ms"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Final:
     def from_plain(cls, plain: Mapping[str, Any]) -> Final:
         """Read what `to_plain` wrote."""
         return cls(
-            Measurement("latency_ms", *plain["latency"]), Measurement("latency_ratio", *plain["ratio"]), plain["crowded"]
+            Measurement("latency_ms", *plain["latency"]),
+            Measurement("latency_ratio", *plain["ratio"]),
+            plain["crowded"],
         )
 
 
@@ -66,7 +68,7 @@ def _settled(record: TrialRecord, final: Final) -> TrialRecord:
         final.latency,
         final.ratio,
         Measurement(CROWDED, float(final.crowded), how="1: too disturbed to count"),
-        replace(first, name=_SEARCH, how=f"{first.how}; taken in the search"),
+        replace(first, name=SEARCHED, how=f"{first.how}; taken in the search"),
     )
     kept = _others(record.measurements, {m.name for m in replaced})
     return replace(record, measurements=(*kept, *replaced))
