@@ -1,134 +1,158 @@
-"""Metrics by name (torchmetrics), or a user's own function."""
+"""How well outputs fit labels: any metric of torchmetrics by name, or a user's own function."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from paretrim.errors import DataError, TrialError, UsageError, nearest
+from paretrim.errors import DataError, TrialError, UsageError
+from paretrim.evaluators import catalogue, tasks
+from paretrim.evaluators.means import Means, means
+from paretrim.evaluators.tasks import Task
 
 Tensor = torch.Tensor
-Task = Literal["classification", "regression"]
 MetricFunction = Callable[[Tensor, Tensor], float]
+
+# So common that a job that names one of them is checked without waiting for torchmetrics; whether more is better.
+_COMMON = {"accuracy": True, "f1": True, "mean_absolute_error": False, "mean_squared_error": False}
 
 
 @dataclass(frozen=True)
 class Metric:
     """How well outputs fit labels.
 
+    What kind of question the model answers is told from the shapes and types of outputs and labels. Outputs that stand
+    for classes are logits.
+
     Attributes:
         name: What it is called in records and tables.
-        task: Decides the loss of recovery training: cross-entropy or mean squared error.
         maximize: Whether more is better.
-        function: ``(outputs (N, ...), labels (N, ...)) -> float``.
+        function: A user's own ``(outputs (N, ...), labels (N, ...)) -> float``; None for a metric of torchmetrics.
+        options: Arguments of torchmetrics' class, such as ``{"average": "macro"}``.
     """
 
     name: str
-    task: Task
     maximize: bool
-    function: MetricFunction
+    function: MetricFunction | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, outputs: Tensor, labels: Tensor) -> float:
         """Score outputs against labels.
 
+        Args:
+            outputs: Shape ``(N, ...)``.
+            labels: Shape ``(N, ...)``.
+
         Raises:
-            TrialError: The metric does not fit the shapes, or gives no finite number.
+            DataError: The metric is not one of such outputs and labels.
+            TrialError: The outputs, or the value, are not finite.
+            ParetrimError: Raised by a user's own function.
         """
-        try:
-            value = float(self.function(outputs, labels))
-        except Exception as error:
+        task = self.task(outputs, labels)
+        if not bool(torch.isfinite(outputs).all()):
+            raise TrialError("the model's outputs are NaN or infinite, so they cannot be scored")
+        value = self._value(task, outputs, labels)
+        if not math.isfinite(value):
             raise TrialError(
-                f"the metric '{self.name}' does not fit outputs of shape {tuple(outputs.shape)} and labels of shape "
-                f"{tuple(labels.shape)} ({labels.dtype}): {type(error).__name__}: {error}"
-            ) from error
-        if not torch.isfinite(torch.tensor(value)):
-            raise TrialError(f"the metric '{self.name}' is {value}; the model's outputs are probably not finite")
-        # Most metrics are float32: 0.985 rather than 0.9850000143.
-        return float(str(np.float32(value)))
+                f"the metric '{self.name}' is {value}, though all outputs are finite; it is not defined for such answers"
+            )
+        return shortest(value)
+
+    def task(self, outputs: Tensor, labels: Tensor) -> Task:
+        """Return what kind of question outputs and labels are of.
+
+        Raises:
+            DataError: Says the shapes and types, and which would do.
+        """
+        found = tasks.infer(outputs, labels, self._tasks)
+        if found is None or outputs.shape[:1] != labels.shape[:1]:
+            raise DataError(f"'{self.name}' does not fit {_described(outputs, labels)}; it takes {self._taken()}")
+        return found
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the training loss, a scalar."""
-        if self.task == "classification":
-            return functional.cross_entropy(outputs, labels.long())
-        return functional.mse_loss(outputs, labels.to(outputs.dtype).view_as(outputs))
+        """Return the training loss, a scalar: cross-entropy, or squares for numbers."""
+        return tasks.loss(self.task(outputs, labels), outputs, labels)
 
     def check(self, outputs: Tensor, labels: Tensor) -> None:
         """Check that labels fit a model's outputs.
 
         Args:
-            outputs: Of a few samples, shape ``(N, C)`` for classification.
-            labels: All labels of a split.
+            outputs: Of a few samples.
+            labels: Of any number of samples.
 
         Raises:
             DataError: Says which values or shapes were found and which fit.
         """
-        if self.task == "regression":
-            if outputs[:1].numel() != labels[:1].numel():
-                raise DataError(
-                    f"labels of shape {tuple(labels.shape[1:])} do not fit outputs of {tuple(outputs.shape[1:])}"
-                )
-            return
-        if outputs.dim() != 2:
-            raise DataError(
-                f"'{self.name}' needs outputs of shape (N, classes); the model gives {tuple(outputs.shape)}"
-            )
-        if labels.dim() != 1 or labels.is_floating_point():
-            raise DataError(
-                f"'{self.name}' needs integer labels of shape (N,); given {labels.dtype} of {tuple(labels.shape)}"
-            )
-        low, high, classes = int(labels.min()), int(labels.max()), outputs.shape[1]
-        if low < 0 or high >= classes:
-            raise DataError(
-                f"labels run from {low} to {high}, but the model has {classes} outputs: 0 to {classes - 1} fit"
-            )
+        task = self.task(outputs[:1], labels[:1])
+        tasks.check_labels(task, outputs, labels)
+
+    def means(self, outputs: Tensor, labels: Tensor) -> Means | None:
+        """Return the metric's parts by sample where it is a mean over samples, else None."""
+        if self.function is not None:
+            return None
+        return means(self._listed, self.options, self.task(outputs, labels), outputs, labels)
+
+    def at_most_one(self, outputs: Tensor, labels: Tensor) -> bool:
+        """Tell whether 1 is known to be the best value: so it is wherever torchmetrics compares classes or rankings."""
+        return self.function is None and self.maximize and self.task(outputs, labels) is not Task.REGRESSION
+
+    def _value(self, task: Task, outputs: Tensor, labels: Tensor) -> float:
+        if self.function is not None:
+            return float(self.function(outputs, labels))
+        try:
+            return catalogue.evaluate(self._listed, self.options, task, (outputs, labels))
+        except Exception as error:
+            raise DataError(f"'{self.name}' does not fit {_described(outputs, labels)}: {error}") from error
+
+    @property
+    def _listed(self) -> str:
+        return catalogue.find(self.name) or self.name
+
+    @cached_property
+    def _tasks(self) -> frozenset[Task]:
+        return frozenset(Task) if self.function is not None else catalogue.tasks(self._listed, self.options)
+
+    def _taken(self) -> str:
+        return "; or ".join(task.value for task in Task if task in self._tasks)
 
 
-def _accuracy(outputs: Tensor, labels: Tensor) -> float:
-    from torchmetrics.functional.classification import multiclass_accuracy
+def by_name(name: str, options: Mapping[str, Any] | None = None) -> Metric:
+    """Return a metric of torchmetrics.
 
-    return float(multiclass_accuracy(outputs, labels.long(), num_classes=outputs.shape[1], average="micro"))
-
-
-def _f1(outputs: Tensor, labels: Tensor) -> float:
-    from torchmetrics.functional.classification import multiclass_f1_score
-
-    return float(multiclass_f1_score(outputs, labels.long(), num_classes=outputs.shape[1], average="macro"))
-
-
-def _mean_squared_error(outputs: Tensor, labels: Tensor) -> float:
-    from torchmetrics.functional.regression import mean_squared_error
-
-    return float(mean_squared_error(outputs, labels.to(outputs.dtype).view_as(outputs)))
-
-
-def _mean_absolute_error(outputs: Tensor, labels: Tensor) -> float:
-    from torchmetrics.functional.regression import mean_absolute_error
-
-    return float(mean_absolute_error(outputs, labels.to(outputs.dtype).view_as(outputs)))
-
-
-_BY_NAME = {
-    "accuracy": Metric("accuracy", "classification", True, _accuracy),
-    "f1": Metric("f1", "classification", True, _f1),
-    "mean_squared_error": Metric("mean_squared_error", "regression", False, _mean_squared_error),
-    "mean_absolute_error": Metric("mean_absolute_error", "regression", False, _mean_absolute_error),
-}
-NAMES = tuple(_BY_NAME)
-
-
-def by_name(name: str) -> Metric:
-    """Return a metric by its name.
+    Args:
+        name: Such as ``accuracy``, ``auroc`` or ``spearman``; see docs/metrics.md.
+        options: Arguments of torchmetrics' class, such as ``{"average": "macro"}``.
 
     Raises:
-        UsageError: No metric has that name.
+        UsageError: No metric has that name or takes those options, or it gives no number that can be compared.
     """
-    if name not in _BY_NAME:
-        raise UsageError(
-            f"unknown metric '{name}'; allowed: {', '.join(NAMES)}, or module:function{nearest(name, NAMES)}"
-        )
-    return _BY_NAME[name]
+    if name in _COMMON and not options:
+        return Metric(name, _COMMON[name])
+    wrong = catalogue.mistakes(name, options or {})
+    listed = catalogue.find(name)
+    if wrong or listed is None:
+        raise UsageError("; ".join(text if key == "name" else f"{key}: {text}" for key, text in wrong.items()))
+    return Metric(name, bool(catalogue.maximize(listed)), options=dict(options or {}))
+
+
+def mistakes(name: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is wrong with a name and its options: a message by option, or under ``name``."""
+    return {} if name in _COMMON and not options else catalogue.mistakes(name, options)
+
+
+def shortest(value: float) -> float:
+    """Return the shortest decimal of a value that most metrics know as a float32: 0.985, not 0.9850000143."""
+    return float(str(np.float32(value)))
+
+
+def _described(outputs: Tensor, labels: Tensor) -> str:
+    return (
+        f"outputs of shape {tuple(outputs.shape)} ({outputs.dtype}) with labels of shape {tuple(labels.shape)} "
+        f"({labels.dtype})"
+    )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +10,6 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -22,8 +19,11 @@ from pydantic import (
 )
 
 from paretrim.errors import JobError, Problem, UsageError, nearest
-from paretrim.evaluators import evaluator, metrics, target
+from paretrim.evaluators import evaluator, target
 from paretrim.evaluators.target import TargetSettings
+from paretrim.search import metric
+from paretrim.search.importpath import ImportPath
+from paretrim.search.metric import AnyMetric, NamedMetric
 from paretrim.search.mistakes import problems
 from paretrim.spaces import technique
 from paretrim.spaces.technique import TechniqueOptions
@@ -38,36 +38,6 @@ _NOISE = {
     "latency_p99_ms": 0.2,
     "memory_bytes": 0.05,
 }
-_IMPORT_PATH = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")
-
-
-def _import_path(given: Any) -> Any:
-    """Turn a function into its import path, and check the form of a path."""
-    if callable(given):
-        return _path_of(given)
-    if isinstance(given, str) and not _IMPORT_PATH.match(given):
-        raise ValueError(f"'{given}' is not an import path; write package.module:function")
-    return given
-
-
-def _path_of(function: Callable[..., Any]) -> str:
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-    if module is None or name is None:
-        raise ValueError(f"a {type(function).__name__} has no name to import it by; give a function of a module")
-    if "<" in name:
-        raise ValueError(
-            f"{name} is defined inside another function; workers import functions by name, so move it to a module"
-        )
-    if module == "__main__":
-        # Workers import the script as a module of its own name.
-        script = getattr(sys.modules["__main__"], "__file__", None)
-        if script is None:
-            raise ValueError(f"{name} was typed into an interpreter; workers cannot import it, so put it into a file")
-        module = Path(script).stem
-    return f"{module}:{name}"
-
-
-ImportPath = Annotated[str, BeforeValidator(_import_path)]
 
 
 class _Section(BaseModel):
@@ -115,19 +85,12 @@ class Budget(_Section):
     trial_minutes: Annotated[float, Field(gt=0)] = 30.0
 
 
-def _metric_name(given: Any) -> Any:
-    if isinstance(given, str) and ":" not in given:
-        return _checked(lambda: metrics.by_name(given) and given)
-    return _import_path(given)
-
-
-def _metric_label(metric: str) -> str:
-    return metric.partition(":")[2].rpartition(".")[2] if ":" in metric else metric
+def _measured() -> list[str]:
+    return [name for e in evaluator.installed().values() for name in e.metrics]
 
 
 def _metric_names(info: ValidationInfo) -> list[str]:
-    measured = [name for e in evaluator.installed().values() for name in e.metrics]
-    return [_metric_label(info.data.get("metric", "accuracy")), *measured]
+    return [info.data["metric"].label, *_measured()]
 
 
 def _known_metric(name: str, info: ValidationInfo) -> str:
@@ -142,7 +105,6 @@ def _readable(text: str, info: ValidationInfo) -> str:
     return text
 
 
-ImportPathOrName = Annotated[str, BeforeValidator(_metric_name)]
 ObjectiveName = Annotated[str, AfterValidator(_known_metric)]
 ConstraintText = Annotated[str, AfterValidator(_readable)]
 
@@ -154,7 +116,8 @@ class Job(_Section):
         name: Name of the job; searches are numbered by it: ``digits-1``, ``digits-2``.
         model: Import path, or function, that returns a trained ``torch.nn.Module``.
         data: Import path, or function, that returns `paretrim.Splits`.
-        metric: Name of a metric, or the import path of ``(outputs, labels) -> float`` (more is better).
+        metric: Name of a metric of torchmetrics, or the import path of ``(outputs, labels) -> float`` of which more is
+            better, or a mapping with more about one of them; see search/metric.py.
         space: Techniques by name with their settings; ``off`` leaves one out; all are on by default.
         objectives: Metrics to trade off; by default the metric, latency, size and memory.
         constraints: Bounds that a point of the front must meet.
@@ -169,7 +132,7 @@ class Job(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "job"
     model: ImportPath
     data: ImportPath
-    metric: ImportPathOrName = "accuracy"
+    metric: AnyMetric = NamedMetric(name="accuracy")
     space: dict[str, TechniqueOptions | None] = Field(default_factory=dict)
     objectives: Annotated[tuple[ObjectiveName, ...], Field(validate_default=True)] = ()
     constraints: tuple[ConstraintText, ...] = ()
@@ -184,12 +147,18 @@ class Job(_Section):
         # A section of which every line is commented out reads as None.
         given = {name: value for name, value in given.items() if value is not None}
         space, found = _read_space(given.get("space", {}))
+        judge, wrong = metric.read(given.pop("metric", "accuracy"))
+        found += wrong
         try:
-            super().__init__(**{**given, "space": space})
+            super().__init__(**{**given, "space": space, "metric": judge or NamedMetric(name="accuracy")})
         except ValidationError as error:
             found += problems(error, type(self))
         if found:
             raise JobError(found)
+
+    @field_serializer("metric")
+    def _short(self, given: AnyMetric) -> str | dict[str, Any]:
+        return metric.written(given)
 
     @field_serializer("space")
     def _off_by_name(self, space: dict[str, TechniqueOptions | None]) -> dict[str, Any]:
@@ -226,7 +195,7 @@ class Job(_Section):
     @property
     def metric_name(self) -> str:
         """What the metric is called in records and tables."""
-        return _metric_label(self.metric)
+        return self.metric.label
 
     def with_budget(self, changes: Mapping[str, object]) -> Job:
         """Return the job with some fields of its budget changed."""
@@ -253,7 +222,7 @@ def impossible(bounds: Iterable[Constraint], baseline: dict[str, float]) -> Iter
         limit = c.limit(baseline)
         if not c.upper and c.metric in ("accuracy", "f1") and limit > 1.0:
             yield f"'{c.text}' asks for {c.metric} of {limit:.4g}, and 1 is the most there is"
-        if c.upper and limit <= 0.0:
+        if c.upper and limit <= 0.0 and c.metric in _measured():
             yield f"'{c.text}' asks for {c.metric} of at most {limit:.4g}, and it is always more than 0"
     for low in (c for c in known if not c.upper):
         for high in (c for c in known if c.upper and c.metric == low.metric):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -18,6 +20,7 @@ from paretrim.evaluators import metrics
 from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.splits import Splits
 from paretrim.search.job import Job
+from paretrim.search.metric import NamedMetric
 
 
 def use_folder(folder: Path) -> None:
@@ -63,10 +66,38 @@ def load_metric(job: Job) -> Metric:
     Raises:
         UserCodeError: The user's function does not import.
     """
-    if ":" not in job.metric:
-        return metrics.by_name(job.metric)
-    function = _import(job.metric, "metric")
-    return Metric(job.metric_name, "classification", True, function)
+    if isinstance(job.metric, NamedMetric):
+        return metrics.by_name(job.metric.name, job.metric.options)
+    path = job.metric.function
+    function = _Judge(path, _import(path, "metric"), job.folder)
+    return Metric(job.metric_name, job.metric.direction == "maximize", function)
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """A user's metric, whose mistakes are told as those of the user's other functions."""
+
+    path: str
+    function: Callable[[torch.Tensor, torch.Tensor], Any]
+    folder: Path
+
+    def __call__(self, outputs: torch.Tensor, labels: torch.Tensor) -> float:
+        given = f"outputs of shape {tuple(outputs.shape)} and labels of shape {tuple(labels.shape)} ({labels.dtype})"
+        try:
+            # Copies, since a function may change what it is given, and others are scored on the same.
+            value = self.function(outputs.clone(), labels.clone())
+        except ParetrimError:
+            raise
+        except (Exception, SystemExit) as error:
+            what = f"raised {type(error).__name__}: {error}{_place(error, self.folder)}"
+            raise UserCodeError(f"metric: {self.path} {what}; it was given {given}") from error
+        try:
+            number = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise UserCodeError(f"metric: {self.path} returned a {type(value).__name__}; return one number") from None
+        if not math.isfinite(number):
+            raise UserCodeError(f"metric: {self.path} returned {number} for {given}, of which all outputs are finite")
+        return number
 
 
 def check_fit(model: nn.Module, splits: Splits, metric: Metric) -> None:
@@ -118,7 +149,9 @@ def _call(path: str, field: str) -> Any:
     except ParetrimError:
         raise
     except (Exception, SystemExit) as error:
-        raise UserCodeError(f"{field}: {path} raised {type(error).__name__}: {error}{_place(error)}") from error
+        raise UserCodeError(
+            f"{field}: {path} raised {type(error).__name__}: {error}{_place(error, Path(sys.path[0]))}"
+        ) from error
 
 
 def _import(path: str, field: str) -> Callable[..., Any]:
@@ -134,7 +167,7 @@ def _import(path: str, field: str) -> Callable[..., Any]:
         ) from error
     except (Exception, SystemExit) as error:
         raise UserCodeError(
-            f"{field}: importing '{module_name}' raised {type(error).__name__}: {error}{_place(error)}"
+            f"{field}: importing '{module_name}' raised {type(error).__name__}: {error}{_place(error, Path(sys.path[0]))}"
         ) from error
     found: Any = module
     for part in name.split("."):
@@ -161,10 +194,9 @@ def _refuse_namesake(module_name: str, field: str) -> None:
         )
 
 
-def _place(error: BaseException) -> str:
-    """Return where in the user's own modules an error arose, or nothing."""
+def _place(error: BaseException, folder: Path) -> str:
+    """Return where in the user's own modules, which lie in a folder, an error arose, or nothing."""
     if isinstance(error, SyntaxError):
         return f" ({error.filename}, line {error.lineno})"
-    folder = Path(sys.path[0])
     theirs = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(folder)]
     return f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from paretrim.errors import JobError
 from paretrim.evaluators.target import TargetSettings
 from paretrim.search.job import Job, impossible
+from paretrim.search.metric import NamedMetric, OwnMetric
 from paretrim.spaces.pruning import PruningOptions
 from paretrim.spaces.quantization import QuantizationOptions
 from paretrim.spaces.recovery import RecoveryOptions
@@ -91,6 +92,8 @@ def test_all_mistakes_are_reported_at_once() -> None:
 SUGGESTIONS: list[tuple[dict[str, Any], str, str]] = [
     ({"objectivs": []}, "objectivs", "objectives"),
     ({"metric": "acuracy"}, "metric", "accuracy"),
+    ({"metric": {"name": "acuracy"}}, "metric.name", "accuracy"),
+    ({"metric": {"name": "f1", "averge": "macro"}}, "metric.averge", "average"),
     ({"space": {"prunning": {}}}, "space.prunning", "pruning"),
     ({"space": {"recovery": {"epoch": 3}}}, "space.recovery.epoch", "epochs"),
     ({"budget": {"trails": 3}}, "budget.trails", "trials"),
@@ -122,6 +125,17 @@ WRONG_VALUES: list[tuple[dict[str, Any], str, str]] = [
     ({"data": "digits:"}, "data", "'digits:' is not an import path"),
     ({"model": 5}, "model", "given 5"),
     ({"metric": "mine:not valid"}, "metric", "'mine:not valid' is not an import path"),
+    ({"metric": 5}, "metric", "give the name of a metric, module:function, or a mapping with one of them"),
+    ({"metric": {}}, "metric", "give the name of a metric, module:function, or a mapping with one of them"),
+    ({"metric": {"name": 5}}, "metric.name", "given 5"),
+    ({"metric": "roc"}, "metric", "no single number of which more or less is better in 'roc'"),
+    ({"metric": "fbeta_score"}, "metric", "'fbeta_score' needs a value for beta"),
+    ({"metric": {"name": "fbeta_score", "beta": -1}}, "metric.beta", "larger than 0, but got -1"),
+    ({"metric": {"name": "f1", "average": "none"}}, "metric.average", "it gives 32 numbers, not one number"),
+    ({"metric": {"name": "f1", "direction": "minimize"}}, "metric.direction", "is not an option of 'f1'; allowed"),
+    ({"metric": {"function": "score"}}, "metric.function", "'score' is not an import path"),
+    ({"metric": {"function": "m:f", "direction": "up"}}, "metric.direction", "'maximize' or 'minimize'; given 'up'"),
+    ({"metric": {"function": "m:f", "name": "f"}}, "metric.name", "unknown key; allowed: function, direction"),
     ({"folder": "no-such-folder-here"}, "folder", "'no-such-folder-here' is not a folder"),
     ({"objectives": ["accuracy", "accuracy"]}, "objectives", "an objective is named twice: accuracy, accuracy"),
     ({"space": ["pruning"]}, "space", "a mapping of techniques is needed, not list"),
@@ -198,7 +212,7 @@ def test_a_relative_constraint_is_judged_once_the_baseline_is_known(
 def test_a_function_stands_for_its_import_path() -> None:
     job = a_job(model=a_model, data=a_model, metric=a_metric)
     assert job.model == f"{__name__}:a_model"
-    assert (job.metric, job.metric_name) == (f"{__name__}:a_metric", "a_metric")
+    assert (job.metric, job.metric_name) == (OwnMetric(function=f"{__name__}:a_metric"), "a_metric")
     assert job.objectives[0] == "a_metric"
 
 
@@ -241,6 +255,39 @@ def test_a_metric_of_ones_own_can_be_an_objective_and_a_constraint() -> None:
     assert job.bounds[0].metric == "psnr"
 
 
+@pytest.mark.parametrize(
+    ("given", "metric"),
+    [
+        ("spearman", NamedMetric(name="spearman")),
+        ({"name": "accuracy"}, NamedMetric(name="accuracy")),
+        ({"name": "fbeta_score", "beta": 2.0, "average": "macro"}, NamedMetric(name="fbeta_score", beta=2.0, average="macro")),  # type: ignore[call-arg]
+        ("mine:psnr", OwnMetric(function="mine:psnr")),
+        ({"function": "mine:Scores.loss", "direction": "minimize"}, OwnMetric(function="mine:Scores.loss", direction="minimize")),
+        ({"function": a_metric}, OwnMetric(function=f"{__name__}:a_metric")),
+    ],
+)  # fmt: skip
+def test_a_metric_is_a_name_a_function_or_a_mapping(given: object, metric: NamedMetric | OwnMetric) -> None:
+    job = a_job(metric=given)
+    assert job.metric == metric
+    assert job.objectives[0] == job.metric_name == metric.label
+    assert again(job) == job
+
+
+def test_a_metric_may_be_below_zero() -> None:
+    assert a_job(metric="mine:log_likelihood", constraints=["log_likelihood <= -1"]).bounds
+
+
+def test_all_that_is_wrong_with_a_metric_is_told_and_no_more() -> None:
+    metric = {"name": "f1", "averge": "macro", "thresold": 0.5}
+    assert set(mistakes(metric=metric, objectives=["f1", "latency"])) == {
+        "metric.averge",
+        "metric.thresold",
+        "objectives.1",
+    }
+    own = {"function": "mine:psnr", "direction": "up"}
+    assert set(mistakes(metric=own, objectives=["psnr", "latency"])) == {"metric.direction", "objectives.1"}
+
+
 def test_a_wrong_metric_hides_no_mistake_of_the_objectives() -> None:
     assert set(mistakes(metric="acuracy", objectives=["accuracy", "latency"])) == {"metric", "objectives.1"}
 
@@ -250,6 +297,8 @@ JOBS = [
     {"space": {"pruning": "off", "distillation": "off"}},
     {"space": dict.fromkeys(TECHNIQUES, "off")},
     {"space": {"pruning": {"ratio": [0.1, 0.5], "importance": "l1"}, "quantization": {"weight_bits": [None, 16]}}},
+    {"metric": {"name": "fbeta_score", "beta": 2.0}, "objectives": ["fbeta_score"]},
+    {"metric": {"function": "mine:psnr", "direction": "minimize"}},
     {"metric": "mine:psnr", "objectives": ["size_bytes", "psnr"], "constraints": ["psnr >= baseline - 1"]},
     {"budget": {"trials": 7, "minutes": 1.5, "parallel": 3, "trial_minutes": 0.5}, "tracking_uri": "http://x:5000"},
     {"target": {"threads": 4, "batch_size": 8}, "seed": 5, "name": "other.name-1", "export_tolerance": 0.5},
@@ -289,7 +338,13 @@ def test_the_identity_ignores_the_budget_and_where_things_lie(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "given",
-    [{"seed": 1}, {"space": {"pruning": "off"}}, {"objectives": ["accuracy"]}, {"constraints": ["accuracy >= 0.5"]}],
+    [
+        {"seed": 1},
+        {"space": {"pruning": "off"}},
+        {"objectives": ["accuracy"]},
+        {"constraints": ["accuracy >= 0.5"]},
+        {"metric": {"name": "accuracy", "top_k": 5}},
+    ],
     ids=str,
 )
 def test_the_identity_tells_what_would_make_trials_different(given: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     before = set(sys.modules)
 
     def writer(
-        text: str, *, model: str = "model", data: str = "data", metric: str = "accuracy", where: str = "code"
+        text: str, *, model: str = "model", data: str = "data", metric: object = "accuracy", where: str = "code"
     ) -> Job:
         folder = tmp_path / where
         folder.mkdir(exist_ok=True)
@@ -256,23 +257,83 @@ def test_labels_out_of_range_are_told_with_their_split(write: Write, name: str) 
 
 def test_labels_that_are_not_classes_are_told_what_is_needed(write: Write) -> None:
     data = "(lambda x, y: splits(train=(x, y.float())))(*part(0))"
-    assert "needs integer labels of shape (N,); given torch.float32" in fit_error(write(GOOD.replace("splits()", data)))
+    text = fit_error(write(GOOD.replace("splits()", data)))
+    assert (
+        "the train split does not fit the model: 'accuracy' does not fit outputs of shape (1, 3) (torch.float32)"
+        in text
+    )
+    assert (
+        "with labels of shape (1,) (torch.float32); it takes outputs (N, classes) with integer labels (N,); or" in text
+    )
 
 
 def test_labels_of_a_regression_must_have_the_shape_of_the_outputs(write: Write) -> None:
     job = write(GOOD, metric="mean_squared_error")
-    assert "labels of shape () do not fit outputs of (3,)" in fit_error(job)
+    assert "'mean_squared_error' does not fit outputs of shape (1, 3)" in fit_error(job)
 
 
-def test_a_metric_by_name_is_the_packages_own(write: Write) -> None:
-    assert usercode.load_metric(write(GOOD, metric="f1")) is metrics.by_name("f1")
+def test_a_metric_by_name_is_torchmetrics(write: Write) -> None:
+    assert usercode.load_metric(write(GOOD, metric="f1")) == metrics.by_name("f1")
+    options = {"beta": 2.0, "average": "weighted"}
+    named = usercode.load_metric(write(GOOD, metric={"name": "fbeta_score", **options}))
+    assert named == metrics.by_name("fbeta_score", options)
 
 
-def test_a_metric_of_ones_own_is_called(write: Write) -> None:
-    job = write("def share(outputs, labels):\n    return (outputs > 0).float().mean()\n", metric="users_module:share")
-    metric = usercode.load_metric(job)
-    assert (metric.name, metric.maximize) == ("share", True)
-    assert metric(torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 0])) == 0.5
+OWN = """
+def share(outputs, labels):
+    outputs.clamp_(0, 1)
+    return (outputs > 0).float().mean()
+
+def broken(outputs, labels):
+    return json.loads("{")
+
+def picky(outputs, labels):
+    return float("nan") if outputs.sum() else 1.0
+
+def several(outputs, labels):
+    return outputs.mean(dim=0)
+"""
+OUTPUTS = torch.tensor([[1.0, 2.0], [-1.0, 0.5]])
+
+
+def judged(job: Job) -> str:
+    """Return what is wrong with a metric of the user's, when it is asked."""
+    with pytest.raises(UserCodeError) as caught:
+        usercode.load_metric(job)(OUTPUTS, torch.tensor([0, 0]))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("direction", "maximize"), [(None, True), ("maximize", True), ("minimize", False)])
+def test_a_metric_of_ones_own_is_called(write: Write, direction: str | None, maximize: bool) -> None:
+    given = {"function": "users_module:share"} | ({"direction": direction} if direction else {})
+    metric = usercode.load_metric(write(OWN, metric=given))
+    assert (metric.name, metric.maximize) == ("share", maximize)
+    before = OUTPUTS.clone()
+    assert metric(OUTPUTS, torch.tensor([0, 0])) == 0.75
+    assert torch.equal(OUTPUTS, before)
+
+
+def test_a_metric_that_raises_tells_what_and_where(write: Write, tmp_path: Path) -> None:
+    text = judged(write(OWN, metric="users_module:broken"))
+    assert text.startswith("metric: users_module:broken raised JSONDecodeError: ")
+    assert f"({tmp_path / 'code' / 'users_module.py'}, line {line_of(OWN, 'json.loads')})" in text
+    assert text.endswith("it was given outputs of shape (2, 2) and labels of shape (2,) (torch.int64)")
+
+
+def test_a_metric_that_answers_nan_is_blamed_itself(write: Write) -> None:
+    text = judged(write(OWN, metric="users_module:picky"))
+    assert text.startswith("metric: users_module:picky returned nan for outputs of shape (2, 2) and labels")
+    assert text.endswith("of which all outputs are finite")
+
+
+def test_a_metric_that_answers_several_numbers_is_told_to_return_one(write: Write) -> None:
+    text = judged(write(OWN, metric="users_module:several"))
+    assert text == "metric: users_module:several returned a Tensor; return one number"
+
+
+def test_a_metric_of_ones_own_is_handed_to_other_processes(write: Write) -> None:
+    metric = usercode.load_metric(write(OWN, metric="users_module:share"))
+    assert pickle.loads(pickle.dumps(metric)) == metric
 
 
 def test_a_metric_that_is_not_there_is_told_with_what_may_be_meant(write: Write) -> None:
