@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -13,10 +14,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from paretrim.errors import ArtifactError, TrialError
+from paretrim.errors import ArtifactError, DataError
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.measurement import Measurement
-from paretrim.evaluators.metrics import by_name
+from paretrim.evaluators.metrics import Metric, by_name
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
 from paretrim.evaluators.splits import HeldOut, Split
 from paretrim.evaluators.target import Array, LoweringRequest, Session, TargetSettings
@@ -95,7 +96,7 @@ def test_the_interval_holds_the_accuracy(task: Task, opened: Callable[[int], Ses
     assert score.high is not None
     assert score.low < score.value < score.high
     assert score.high - score.low < 0.1
-    assert score.how == "on 700 samples"
+    assert score.how == "on 700 samples, 1000 resamples"
 
 
 def test_the_whole_split_is_scored_in_order(task: Task) -> None:
@@ -111,14 +112,77 @@ def test_the_whole_split_is_scored_in_order(task: Task) -> None:
     assert np.concatenate(seen)[:, 1].tolist() == list(range(600))
 
 
-def test_other_metrics_have_no_interval(task: Task, opened: Callable[[int], Session]) -> None:
-    assert AccuracyEvaluator(by_name("f1"), task.split).score(opened(32)).low is None
+@pytest.mark.parametrize("name", ["f1", "auroc", "calibration_error"])
+def test_every_metric_has_an_interval(task: Task, opened: Callable[[int], Session], name: str) -> None:
+    score = AccuracyEvaluator(by_name(name), task.split).score(opened(32))
+    assert score.low is not None
+    assert score.high is not None
+    assert 0.0 < score.low < score.value < score.high < 1.0
 
 
 def test_a_regression_is_scored() -> None:
     split = Split((np.zeros((5, 2), np.float32), np.full((5, 3), 2.0, np.float32)))
     score = AccuracyEvaluator(by_name("mean_squared_error"), split).score(constant(5.0))
-    assert score == Measurement("mean_squared_error", 9.0, how="on 5 samples")
+    assert score == Measurement("mean_squared_error", 9.0, 9.0, 9.0, "on 5 samples, 1000 resamples")
+
+
+@pytest.mark.parametrize("name", ["accuracy", "f1"])
+def test_a_change_is_compared_in_pairs(task: Task, opened: Callable[[int], Session], name: str) -> None:
+    evaluator = AccuracyEvaluator(by_name(name), task.split)
+    ours, baseline = evaluator.answers(opened(4)), evaluator.answers(opened(32))
+    mine, theirs, change = evaluator.measure(ours), evaluator.measure(baseline), evaluator.change(ours, baseline)
+    assert change.name == f"{name}_change"
+    assert change.value == pytest.approx(mine.value - theirs.value, abs=1e-6)
+    assert change.how.startswith("on 700 samples in pairs with the baseline, ")
+    assert mine.low is not None
+    assert mine.high is not None
+    assert change.low is not None
+    assert change.high is not None
+    assert change.low <= change.value <= change.high
+    assert change.high - change.low < mine.high - mine.low
+
+
+def test_no_change_is_exactly_none(task: Task, opened: Callable[[int], Session]) -> None:
+    evaluator = AccuracyEvaluator(by_name("f1"), task.split)
+    change = evaluator.change(evaluator.answers(opened(32)), evaluator.answers(opened(32)))
+    assert (change.value, change.low, change.high) == (0.0, 0.0, 0.0)
+
+
+def test_answers_are_resampled_once(task: Task, opened: Callable[[int], Session]) -> None:
+    scored = 0
+
+    def counted(outputs: torch.Tensor, labels: torch.Tensor) -> float:
+        nonlocal scored
+        scored += 1
+        return float((outputs.argmax(dim=1) == labels).float().mean())
+
+    evaluator = AccuracyEvaluator(Metric("mine", True, counted), task.split)
+    baseline = evaluator.answers(opened(32))
+    evaluator.measure(baseline)
+    first = scored
+    for bits in (8, 4):
+        ours = evaluator.answers(opened(bits))
+        evaluator.measure(ours)
+        evaluator.change(ours, baseline)
+    assert scored == 3 * first
+
+
+@pytest.mark.parametrize(("shape", "fits"), [((3,), True), (None, True), ((3, 1), False), ((), False), ((4,), False)])
+def test_answers_of_another_shape_than_expected_raise_artifact_error(
+    task: Task, shape: tuple[int, ...] | None, fits: bool
+) -> None:
+    evaluator = AccuracyEvaluator(by_name("accuracy"), task.split, shape)
+    if fits:
+        assert evaluator.answers(constant(1.0)).shape == (700, 3)
+        return
+    complaint = rf"outputs of shape \(700, 3\); expected was {re.escape(str((700, *(shape or ()))))}"
+    with pytest.raises(ArtifactError, match=complaint):
+        evaluator.answers(constant(1.0))
+
+
+def test_too_few_answers_raise_artifact_error(task: Task) -> None:
+    with pytest.raises(ArtifactError, match=r"outputs of shape \(3, 3\); expected was \(700, 3\)"):
+        AccuracyEvaluator(by_name("accuracy"), task.split).answers(lambda inputs: np.zeros((1, 3), np.float32))
 
 
 @pytest.mark.parametrize("seal", [HeldOut, lambda data: data])
@@ -134,6 +198,6 @@ def test_answers_that_are_not_finite_raise_artifact_error(task: Task, value: flo
         AccuracyEvaluator(by_name("accuracy"), task.split).score(constant(value))
 
 
-def test_a_metric_that_does_not_fit_raises_trial_error(task: Task) -> None:
-    with pytest.raises(TrialError, match=r"'mean_squared_error' does not fit outputs of shape \(700, 3\)"):
+def test_a_metric_that_does_not_fit_raises_data_error(task: Task) -> None:
+    with pytest.raises(DataError, match=r"'mean_squared_error' does not fit outputs of shape \(700, 3\)"):
         AccuracyEvaluator(by_name("mean_squared_error"), task.split).score(constant(1.0))
