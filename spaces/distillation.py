@@ -64,7 +64,7 @@ class Distillation(Technique):
         def blended(outputs: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor | None) -> torch.Tensor:
             if teacher is None or weight == 0.0:
                 return plain(outputs, labels, teacher)
-            soft = soft_distance(outputs, teacher, temperature, classes=not labels.is_floating_point())
+            soft = soft_distance(outputs, teacher, temperature, classes=_stand_for_classes(outputs, labels))
             return (1.0 - weight) * plain(outputs, labels, teacher) + weight * soft
 
         return blended
@@ -78,14 +78,19 @@ def soft_distance(outputs: torch.Tensor, teacher: torch.Tensor, temperature: flo
     """Return how far outputs are from the teacher's, a scalar.
 
     Args:
-        outputs: Logits, shape ``(N, C)``.
+        outputs: Logits, shape ``(N, ..., C)``.
         teacher: Logits of the same shape.
         temperature: Divides both before the softmax; the divergence is multiplied by its square, so that gradients
             keep their size.
-        classes: False for regression: the squared distance.
+        classes: False for anything but scores of classes that exclude each other: the squared distance.
     """
     if not classes:
         return functional.mse_loss(outputs, teacher)
-    student = functional.log_softmax(outputs / temperature, dim=1)
-    wanted = functional.log_softmax(teacher / temperature, dim=1)
+    student = functional.log_softmax(outputs.flatten(0, -2) / temperature, dim=1)
+    wanted = functional.log_softmax(teacher.flatten(0, -2) / temperature, dim=1)
     return functional.kl_div(student, wanted, log_target=True, reduction="batchmean") * temperature**2
+
+
+def _stand_for_classes(outputs: torch.Tensor, labels: torch.Tensor) -> bool:
+    """Tell whether the last dimension of outputs holds a score for each class, and labels the right one."""
+    return not labels.is_floating_point() and outputs.dim() == labels.dim() + 1 and outputs.shape[-1] > 1

@@ -117,6 +117,29 @@ def test_regression_takes_the_squared_distance_whatever_the_temperature() -> Non
     assert losses == pytest.approx([0.5 * 5.0 + 0.5 * 2.5] * 2)
 
 
+@pytest.mark.parametrize(
+    "labels", [torch.tensor([0, 1]), torch.tensor([[0], [1]])], ids=["yes or no", "several labels"]
+)
+@pytest.mark.parametrize("shape", [(2,), (2, 1)])
+def test_outputs_that_do_not_exclude_each_other_take_the_squared_distance(
+    shape: tuple[int, ...], labels: torch.Tensor
+) -> None:
+    def nothing(outputs: torch.Tensor, labels: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor:
+        return outputs.sum() * 0
+
+    outputs, teacher = torch.tensor([1.0, 3.0]).view(shape), torch.tensor([2.0, 5.0]).view(shape)
+    assert float(blended(1.0, 4.0, nothing)(outputs, labels, teacher)) == pytest.approx(2.5)
+
+
+def test_each_token_is_an_answer_of_its_own() -> None:
+    outputs, teacher = torch.randn(3, 5, 4), torch.randn(3, 5, 4)
+    each = soft_distance(outputs.view(15, 4), teacher.view(15, 4), 2.0, classes=True)
+    assert float(soft_distance(outputs, teacher, 2.0, classes=True)) == pytest.approx(float(each))
+    labels = torch.zeros((3, 5), dtype=torch.int64)
+    loss = blended(1.0, 2.0, lambda o, y, t: o.sum() * 0)(outputs, labels, teacher)
+    assert float(loss) == pytest.approx(float(each), rel=1e-4)
+
+
 def test_the_loss_so_far_is_kept_inside() -> None:
     student, teacher = torch.zeros((4, 3)), torch.ones((4, 3)) * torch.tensor([1.0, 0.0, 0.0])
 
