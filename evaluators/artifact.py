@@ -31,7 +31,7 @@ class Artifact:
     """A shipped file and what it holds.
 
     Attributes:
-        path: The packed file, ``*.onnx.xz``.
+        path: The packed file, such as ``*.onnx.xz``.
         sha256: Hash of the packed file: the artifact's identity.
         size_bytes: Bytes of the packed file.
         model_sha256: Hash of the model file inside.
@@ -44,6 +44,11 @@ class Artifact:
     model_sha256: str
     model_bytes: int
 
+    @property
+    def suffix(self) -> str:
+        """How the name of the model file inside ends, such as ``.onnx``."""
+        return Path(self.path.stem).suffix
+
     @contextmanager
     def unpacked(self) -> Iterator[Path]:
         """Yield the model file, unpacked to a temporary folder.
@@ -52,7 +57,7 @@ class Artifact:
             ArtifactError: The file is missing, damaged, or not the one that was recorded.
         """
         with TemporaryDirectory(prefix="paretrim-") as folder:
-            path = Path(folder) / "model.onnx"
+            path = Path(folder) / f"model{self.suffix}"
             path.write_bytes(self.read())
             yield path
 
@@ -74,14 +79,19 @@ class Artifact:
         return model
 
 
-def pack(model: bytes, folder: Path) -> Artifact:
+def pack(model: bytes, folder: Path, suffix: str = ".onnx") -> Artifact:
     """Pack a model file into a folder, named by its hash, and return the artifact.
 
     The file appears whole or not at all, also when the process is killed.
+
+    Args:
+        model: The bytes of the model file.
+        folder: Where to keep it; made when it is missing.
+        suffix: How the name of such a model file ends, such as ``.onnx`` or ``.pt2``.
     """
     packed = _smallest(model)
     digest = _sha256(packed)
-    path = folder / f"{digest}.onnx.xz"
+    path = folder / f"{digest}{suffix}.xz"
     if not path.exists() or _sha256(path.read_bytes()) != digest:
         folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")

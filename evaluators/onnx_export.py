@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
-import warnings
 from ast import literal_eval
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +11,7 @@ import torch
 from torch import nn
 
 from paretrim.errors import LoweringError
+from paretrim.evaluators.lowering import FIXED_BATCH, example_inputs, innermost, quiet
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -44,9 +40,9 @@ def export(model: nn.Module, input_shape: tuple[int, ...], input_dtype: str) -> 
     Raises:
         LoweringError: The exporter does not take the model; the message has its reason.
     """
-    example = torch.zeros((2, *input_shape), dtype=getattr(torch, input_dtype))
+    example = example_inputs(input_shape, input_dtype)
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 model.eval(),
                 (example,),
@@ -58,17 +54,14 @@ def export(model: nn.Module, input_shape: tuple[int, ...], input_dtype: str) -> 
                 verbose=False,
             )
     except Exception as error:
-        raise LoweringError(f"the model does not export to ONNX: {_reason(error)}") from error
+        raise LoweringError(f"the model does not export to ONNX: {innermost(error)}") from error
     if program is None:
         raise LoweringError("the model does not export to ONNX: the exporter gave nothing back")
     proto = program.model_proto
     if len(proto.graph.output) != 1:
         raise LoweringError(f"the model has {len(proto.graph.output)} outputs; models with one output are supported")
     if not all(_free_batch(value) for value in (*proto.graph.input, *proto.graph.output)):
-        raise LoweringError(
-            "the model exports with a fixed number of samples only: somewhere it uses the batch size as a number, in a "
-            "loop or a reshape; compute over dimension 0 instead"
-        )
+        raise LoweringError(FIXED_BATCH)
     nodes = _layer_nodes(proto.graph)
     _strip(proto)
     return Exported(proto, nodes)
@@ -111,30 +104,3 @@ def _strip(proto: Any) -> None:
         part.doc_string = ""
         if hasattr(part, "metadata_props"):
             del part.metadata_props[:]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # The exporter logs, warns and prints about things that a user of paretrim cannot change.
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-
-
-def _reason(error: Exception) -> str:
-    """Return the innermost cause in one line, since the exporter wraps it in pages of advice."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    lines = [line for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[0] if lines else ''}"

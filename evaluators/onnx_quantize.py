@@ -1,17 +1,13 @@
 """From float weights to what ONNX Runtime runs as integers.
 
 Layers of 4 or 8 bits become 8-bit integer nodes (quantize/dequantize pairs; weights signed per channel, activations
-unsigned, which is the combination that ONNX Runtime fuses). Weights of fewer than 8 bits keep their coarse grid: their
-codes are stored one to a byte, run at the full speed of 8 bits, and shrink to their entropy when the file is packed.
-Layers of 16 bits are stored as half floats and widened when the model is loaded.
+unsigned or signed: which is faster depends on the runtime and the processor). Weights of fewer than 8 bits keep their
+coarse grid: their codes are stored one to a byte, run at the full speed of 8 bits, and shrink to their entropy when the
+file is packed. Layers of 16 bits are stored as half floats and widened when the model is loaded.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,19 +18,22 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from paretrim.errors import LoweringError
+from paretrim.evaluators.lowering import quiet
 from paretrim.evaluators.onnx_export import Exported
 from paretrim.evaluators.splits import Split
-from paretrim.evaluators.target import Array, LoweringRequest, as_batch
+from paretrim.evaluators.target import Activations, Array, LoweringRequest, as_batch
 
 _CALIBRATION_BATCH = 64
+_ACTIVATIONS = {"unsigned": QuantType.QUInt8, "signed": QuantType.QInt8}
 
 
-def quantize(exported: Exported, request: LoweringRequest, scratch: Path) -> bytes:
+def quantize(exported: Exported, request: LoweringRequest, activations: Activations, scratch: Path) -> bytes:
     """Return the bytes of the model file with each layer stored as requested.
 
     Args:
         exported: The model with float weights; changed in place.
         request: Bits per layer, and the samples to calibrate on.
+        activations: Sign of the 8-bit activations.
         scratch: A folder for the quantizer's files.
 
     Raises:
@@ -45,7 +44,7 @@ def quantize(exported: Exported, request: LoweringRequest, scratch: Path) -> byt
     integers = {name: bits for name, bits in chosen.items() if bits <= 8}
     proto = exported.proto
     if integers:
-        proto = _to_integers(proto, integers, request, scratch)
+        proto = _to_integers(proto, integers, request, activations, scratch)
     if halves:
         _to_halves(proto, halves)
     serialized: bytes = proto.SerializeToString(deterministic=True)
@@ -61,7 +60,9 @@ def _known(exported: Exported, request: LoweringRequest) -> Mapping[str, int]:
     return request.weight_bits
 
 
-def _to_integers(proto: Any, bits: Mapping[str, int], request: LoweringRequest, scratch: Path) -> Any:
+def _to_integers(
+    proto: Any, bits: Mapping[str, int], request: LoweringRequest, activations: Activations, scratch: Path
+) -> Any:
     if request.calibration is None:
         raise LoweringError("layers of 8 bits or fewer need calibration samples")
     _own_biases(proto.graph)
@@ -72,14 +73,14 @@ def _to_integers(proto: Any, bits: Mapping[str, int], request: LoweringRequest, 
     floats = [n.name for n in proto.graph.node if n.op_type in ("Conv", "Gemm", "MatMul") and n.name not in bits]
     grids = {node.input[1]: _grid(node, weights, bits[node.name]) for node in layers.values()}
     try:
-        with _quiet():
+        with quiet():
             quantize_static(
                 str(source),
                 str(result),
                 _Samples(request.calibration, proto.graph.input[0].name),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                activation_type=QuantType.QUInt8,
+                activation_type=_ACTIVATIONS[activations],
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=floats,
                 extra_options={"TensorQuantOverrides": grids},
@@ -148,15 +149,3 @@ class _Samples(CalibrationDataReader):  # type: ignore[misc]
 
     def get_next(self) -> dict[str, Array] | None:
         return next(self._batches, None)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # The quantizer advises to pre-process the model; what the advice asks for was done by the exporter.
-    logging.disable(logging.WARNING)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            logging.disable(logging.NOTSET)

@@ -4,42 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 from paretrim.errors import ArtifactError
-from paretrim.evaluators.target import Array, LoweringRequest, Session, TargetSettings
+from paretrim.evaluators.onnx_file import OnnxFile, stored_tensors
+from paretrim.evaluators.target import Array, MainMemory, Session
+from paretrim.evaluators.weights import Weights
 
-if TYPE_CHECKING:
-    import torch
+_LEVELS = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "off": "ORT_DISABLE_ALL",
+}
 
-    from paretrim.evaluators.artifact import Artifact
 
-INPUT, OUTPUT = "input", "output"
+class OnnxRuntime(OnnxFile):
+    """Runs ONNX files with ONNX Runtime, on the provider that a subclass names."""
 
-
-class OnnxRuntimeCpu:
-    """Runs ONNX files with ONNX Runtime's CPU provider.
-
-    The modules that lower a model are imported when one is lowered: a process that only serves or measures an
-    artifact must not carry torch.
-    """
-
-    def __init__(self, settings: TargetSettings) -> None:
-        self.settings = settings
-
-    def lower(self, model: torch.nn.Module, request: LoweringRequest, folder: Path) -> Artifact:
-        """Export, quantize, pack.
-
-        Raises:
-            LoweringError: The exporter or the quantizer cannot take this model.
-        """
-        from paretrim.evaluators.artifact import pack
-        from paretrim.evaluators.onnx_export import export
-        from paretrim.evaluators.onnx_quantize import quantize
-
-        exported = export(model, request.input_shape, request.input_dtype)
-        with TemporaryDirectory(prefix="paretrim-") as scratch:
-            return pack(quantize(exported, request, Path(scratch)), folder)
+    takes: ClassVar[tuple[str, ...]] = ("activations", "optimization")
+    provider: ClassVar[str]
 
     def open(self, path: Path) -> Session:
         """Load a model file with the settings' number of threads.
@@ -47,16 +31,7 @@ class OnnxRuntimeCpu:
         Raises:
             ArtifactError: The runtime does not load it.
         """
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.settings.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise ArtifactError(f"ONNX Runtime does not load the artifact: {error}") from error
+        session = self._load(path, self._options())
         name = session.get_inputs()[0].name
 
         def call(inputs: Array) -> Array:
@@ -65,23 +40,50 @@ class OnnxRuntimeCpu:
 
         return call
 
-    def empty(self, input_shape: tuple[int, ...], dtype: str, path: Path) -> None:
-        """Write a model that returns its input."""
-        import numpy as np
-        from onnx import TensorProto, helper, save
+    def weigh(self, path: Path) -> Weights:
+        """Return the file's initializers, and the bytes of those in the graph that the runtime makes of it.
 
-        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype)) if dtype else TensorProto.FLOAT
-        shape = ["batch", *input_shape]
-        graph = helper.make_graph(
-            [helper.make_node("Identity", [INPUT], [OUTPUT])],
-            "empty",
-            [helper.make_tensor_value_info(INPUT, kind, shape)],
-            [helper.make_tensor_value_info(OUTPUT, kind, shape)],
-        )
-        save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
+        Raises:
+            ArtifactError: The runtime does not load it.
+        """
+        with TemporaryDirectory(prefix="paretrim-") as folder:
+            optimized, options = Path(folder) / "optimized.onnx", self._options()
+            options.optimized_model_filepath = str(optimized)
+            self._load(path, options)
+            held = sum(tensor.bytes for tensor in stored_tensors(optimized))
+        return Weights(stored_tensors(path), held)
 
     def version(self) -> str:
         """Return the runtime's name and version."""
         import onnxruntime
 
         return f"onnxruntime {onnxruntime.__version__}"
+
+    def _options(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.settings.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        level = _LEVELS[self.settings.optimization]
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+        return options
+
+    def _load(self, path: Path, options: Any) -> Any:
+        import onnxruntime
+
+        try:
+            return onnxruntime.InferenceSession(str(path), options, providers=[self.provider])
+        except Exception as error:
+            raise ArtifactError(f"ONNX Runtime does not load the artifact: {error}") from error
+
+
+class OnnxRuntimeCpu(MainMemory, OnnxRuntime):
+    """Runs ONNX files with ONNX Runtime's CPU provider."""
+
+    provider: ClassVar[str] = "CPUExecutionProvider"
+
+    def unavailable(self) -> str:
+        """Return an empty string: paretrim depends on ONNX Runtime."""
+        return ""

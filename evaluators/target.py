@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from paretrim.errors import UsageError, nearest
+from paretrim.evaluators.weights import Weights
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 GROUP = "paretrim.targets"
 Array = npt.NDArray[Any]
 Session = Callable[[Array], Array]
-"""``inputs (N, ...) -> outputs (N, ...)``."""
+"""``inputs (N, ...) -> outputs (N, ...)``; a call is complete when it returns."""
+Activations = Literal["unsigned", "signed"]
+Optimization = Literal["all", "extended", "basic", "off"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,19 @@ class TargetSettings:
         runtime: Name of the target.
         threads: Threads that compute one batch.
         batch_size: Samples per call when latency and memory are measured.
+        activations: Sign of the 8-bit activations between quantized layers.
+        optimization: How far the runtime rewrites the graph when it loads one.
     """
 
     runtime: str = "onnxruntime"
     threads: int = 1
     batch_size: int = 1
+    activations: Activations = "unsigned"
+    optimization: Optimization = "all"
+
+
+OPTIONAL = ("activations", "optimization")
+"""Settings that a target takes only when it says so in `Target.takes`."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +73,20 @@ class LoweringRequest:
 
 
 class Target(Protocol):
-    """A runtime on a device with some settings."""
+    """A runtime on a device with some settings.
 
+    Its module is imported to look at the class, so it imports the runtime in the methods that need it.
+
+    Attributes:
+        takes: Which of the `OPTIONAL` settings it heeds; a job that gives another one is refused.
+    """
+
+    takes: ClassVar[tuple[str, ...]]
     settings: TargetSettings
+
+    def unavailable(self) -> str:
+        """Return why this machine cannot run the target and what to do about it, or an empty string when it can."""
+        ...
 
     def lower(self, model: torch.nn.Module, request: LoweringRequest, folder: Path) -> Artifact:
         """Write a model as an artifact into a folder.
@@ -75,10 +97,29 @@ class Target(Protocol):
         ...
 
     def open(self, path: Path) -> Session:
-        """Load an unpacked model file.
+        """Load an unpacked model file, whatever its name ends in.
 
         Raises:
             ArtifactError: The runtime does not load it.
+        """
+        ...
+
+    def weigh(self, path: Path) -> Weights:
+        """Return what an unpacked model file stores, and what the runtime holds of it.
+
+        Raises:
+            ArtifactError: The runtime does not load it.
+        """
+        ...
+
+    def forget_device_peak(self) -> None:
+        """Begin to look for the peak of `device_peak` anew."""
+        ...
+
+    def device_peak(self) -> tuple[int, int] | None:
+        """Return the most bytes (allocated, reserved) on the device by this process since `forget_device_peak`.
+
+        None for a target in main memory, where the operating system tells.
         """
         ...
 
@@ -89,6 +130,17 @@ class Target(Protocol):
     def version(self) -> str:
         """Return the runtime's name and version."""
         ...
+
+
+class MainMemory:
+    """What targets without a device of their own have in common."""
+
+    def forget_device_peak(self) -> None:
+        """Forget nothing: there is no device."""
+
+    def device_peak(self) -> tuple[int, int] | None:
+        """Return None: there is no device."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -118,15 +170,23 @@ def find(settings: TargetSettings) -> TargetAddress:
     """Return the target of a runtime's name.
 
     Raises:
-        UsageError: No target has that name.
+        UsageError: No target has that name, or it does not take a setting that was changed.
     """
-    known = {point.name: point.value for point in entry_points(group=GROUP)}
+    known = {point.name: point for point in entry_points(group=GROUP)}
     if settings.runtime not in known:
         allowed = sorted(known)
         raise UsageError(
             f"unknown runtime '{settings.runtime}'; allowed: {', '.join(allowed)}{nearest(settings.runtime, allowed)}"
         )
-    return TargetAddress(known[settings.runtime], settings)
+    for name in OPTIONAL:
+        value = getattr(settings, name)
+        if value != getattr(TargetSettings, name) and name not in known[settings.runtime].load().takes:
+            takers = sorted(other for other, point in known.items() if name in point.load().takes)
+            raise UsageError(
+                f"'{value}' was given, and the runtime '{settings.runtime}' does not take this setting; leave it out, or "
+                f"choose a runtime that does: {', '.join(takers)}"
+            )
+    return TargetAddress(known[settings.runtime].value, settings)
 
 
 def as_batch(inputs: Any) -> Array:

@@ -20,8 +20,10 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
+from unittest import SkipTest
 from zipfile import BadZipFile
 
 import numpy as np
@@ -32,7 +34,17 @@ from paretrim.evaluators.artifact import Artifact, pack
 from paretrim.evaluators.evaluator import Bench, Evaluator, Specimen
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
-from paretrim.evaluators.target import Array, LoweringRequest, Session, TargetAddress, TargetSettings
+from paretrim.evaluators.target import (
+    OPTIONAL,
+    Array,
+    LoweringRequest,
+    MainMemory,
+    Session,
+    Target,
+    TargetAddress,
+    TargetSettings,
+)
+from paretrim.evaluators.weights import StoredTensor, Weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,6 +94,8 @@ def bench(address: TargetAddress, baseline: Specimen, shape: tuple[int, ...], fo
 class TargetContract:
     """What a target keeps to. A subclass gives the pytest fixture ``address``.
 
+    Where the target cannot run, the tests are skipped with its own reason.
+
     Attributes:
         input_shape: Shape of one sample of `model`.
     """
@@ -95,12 +109,12 @@ class TargetContract:
     def test_the_artifact_answers_as_torch_does(self, address: TargetAddress, tmp_path: Path) -> None:
         """Without quantization, only rounding may differ."""
         inputs = random_inputs(5, self.input_shape)
-        gap = _gap(_lowered(self, address, tmp_path)(inputs), _answers(self.model(), inputs))
+        gap = _gap(_opened(self, address, tmp_path)(inputs), _answers(self.model(), inputs))
         _require(gap < 1e-4, f"outputs differ from torch's by {gap:.3g} of their size")
 
     def test_the_batch_size_is_free(self, address: TargetAddress, tmp_path: Path) -> None:
         """Accuracy is scored in large batches, latency in those of the settings."""
-        session = _lowered(self, address, tmp_path)
+        session = _opened(self, address, tmp_path)
         inputs = random_inputs(7, self.input_shape)
         whole = session(inputs)
         for size in (1, 2, 3):
@@ -113,34 +127,78 @@ class TargetContract:
         """A target may ignore the bits, but it must not answer wrongly because of them."""
         inputs = random_inputs(64, self.input_shape)
         bits = {name: 8 for name, _ in _layers(self.model())}
-        gap = _gap(_lowered(self, address, tmp_path, bits)(inputs), _answers(self.model(), inputs))
+        gap = _gap(_opened(self, address, tmp_path, bits)(inputs), _answers(self.model(), inputs))
         _require(gap < 0.1, f"at 8 bits, outputs differ from torch's by {gap:.3g} of their size")
 
     def test_a_model_can_be_lowered_again(self, address: TargetAddress, tmp_path: Path) -> None:
         """An artifact is known by its hash, and the model is scored and counted after it was lowered."""
         model, inputs = self.model(), random_inputs(5, self.input_shape)
         request, before = LoweringRequest(self.input_shape, "float32"), _answers(model, inputs)
-        first, second = (address.build().lower(model, request, tmp_path / name) for name in ("first", "second"))
+        first, second = (_usable(address).lower(model, request, tmp_path / name) for name in ("first", "second"))
         _require(first.sha256 == second.sha256, "one model lowered twice gives two different files")
         _require(np.array_equal(before, _answers(model, inputs)), "lowering changes what the model answers")
 
     def test_the_empty_model_runs(self, address: TargetAddress, tmp_path: Path) -> None:
         """Memory is measured above that of a process with an empty model."""
-        target, path = address.build(), tmp_path / "empty"
+        target, path = _usable(address), tmp_path / "empty"
         target.empty(self.input_shape, "float32", path)
         outputs = target.open(path)(random_inputs(3, self.input_shape))
         _require(len(outputs) == 3, f"the empty model answers a batch of 3 with {len(outputs)}")
 
     def test_a_damaged_file_raises_artifact_error(self, address: TargetAddress, tmp_path: Path) -> None:
         """What a user sees must say what is wrong."""
-        path = tmp_path / "damaged"
+        target, path = _usable(address), tmp_path / "damaged"
         path.write_bytes(b"this is no model")
-        try:
-            address.build().open(path)
-        except ArtifactError as error:
-            _require(bool(str(error)), "the error has no message")
-        else:
-            raise AssertionError("a damaged file opens without an error")
+        for act in (target.open, target.weigh):
+            try:
+                act(path)
+            except ArtifactError as error:
+                _require(bool(str(error)), "the error has no message")
+            else:
+                raise AssertionError("a damaged file loads without an error")
+
+    def test_an_answer_is_kept_when_the_next_is_computed(self, address: TargetAddress, tmp_path: Path) -> None:
+        """Answers are collected before they are scored, and two models are open when one is timed beside the other."""
+        first, second = (_opened(self, address, tmp_path) for _ in range(2))
+        inputs = random_inputs(6, self.input_shape)
+        answer = first(inputs[:3])
+        before = answer.copy()
+        first(inputs[3:])
+        second(inputs[3:])
+        _require(np.array_equal(answer, before), "a later call overwrites the answer of an earlier one")
+        _require(np.array_equal(first(inputs[:3]), before), "one model gives two answers to the same inputs")
+
+    def test_the_weights_are_told(self, address: TargetAddress, tmp_path: Path) -> None:
+        """What is stored fits in the file, and what is held is told in bytes."""
+        target = _usable(address)
+        with _lowered(self, target, tmp_path).unpacked() as path:
+            weights, size = target.weigh(path), path.stat().st_size
+        _require(len(weights.tensors) > 0, "no tensor is stored")
+        names = [tensor.name for tensor in weights.tensors]
+        _require(len(set(names)) == len(names), f"a tensor's name is given twice: {names}")
+        _require(0 < weights.stored_bytes <= size, f"{weights.stored_bytes} bytes are stored in a file of {size}")
+        _require(weights.held_bytes > 0, "held_bytes is not above zero")
+        _require(bool(json.dumps(asdict(weights))), "the weights do not go through JSON")
+
+    def test_the_peak_of_a_device_is_told(self, address: TargetAddress, tmp_path: Path) -> None:
+        """None in main memory; else what the process allocated, and the more that it reserved."""
+        target = _usable(address)
+        target.forget_device_peak()
+        with _lowered(self, target, tmp_path).unpacked() as path:
+            target.open(path)(random_inputs(3, self.input_shape))
+        peak = target.device_peak()
+        _require(peak is None or 0 < peak[0] <= peak[1], f"{peak} is no pair of bytes, (allocated, reserved)")
+
+    def test_it_says_whether_this_machine_can_run_it(self, address: TargetAddress) -> None:
+        """A search is refused with this before any work."""
+        reason = address.build().unavailable()
+        _require(isinstance(reason, str), f"unavailable() gives a {type(reason).__name__}")
+        _require(len(reason.splitlines()) <= 1, f"the reason takes more than one line: {reason}")
+
+    def test_the_settings_that_it_takes_are_known(self, address: TargetAddress) -> None:
+        """A job is refused when it gives another."""
+        unknown = set(address.build().takes) - set(OPTIONAL)
+        _require(not unknown, f"takes names {sorted(unknown)}; allowed: {', '.join(OPTIONAL)}")
 
     def test_the_address_goes_through_json(self, address: TargetAddress) -> None:
         """Measuring processes make their target from JSON."""
@@ -148,7 +206,7 @@ class TargetContract:
         _require(read == address, f"{address} comes back as {read}")
         built = read.build()
         _require(built.settings == address.settings, "the target's settings are not those of its address")
-        _require(bool(built.version()), "version() is empty")
+        _require(bool(_usable(address).version()), "version() is empty")
 
 
 class EvaluatorContract:
@@ -196,15 +254,21 @@ class FakeEvaluator:
         return (Measurement("fake_ratio", ratio, how="unpacked model file over the baseline's"),)
 
 
-class FakeTarget:
+class FakeTarget(MainMemory):
     """Runs multilayer perceptrons in numpy: a target that is quick and needs no runtime.
 
     It takes linear layers with ReLU between them; inputs are flattened. Its file is an npz of
     weights and biases; bits per weight are left to the packer.
     """
 
+    takes: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, settings: TargetSettings) -> None:
         self.settings = settings
+
+    def unavailable(self) -> str:
+        """Return an empty string."""
+        return ""
 
     def lower(self, model: nn.Module, request: LoweringRequest, folder: Path) -> Artifact:  # noqa: ARG002
         """Save the weights.
@@ -226,12 +290,18 @@ class FakeTarget:
         Raises:
             ArtifactError: The file is not one of weights.
         """
-        try:
-            with np.load(path) as file:
-                arrays = [file[name] for name in file.files]
-        except (OSError, ValueError, EOFError, BadZipFile) as error:
-            raise ArtifactError(f"the fake target does not load the artifact: {error}") from error
+        arrays = list(_arrays(path).values())
         return lambda inputs: _perceptron(inputs, arrays[::2], arrays[1::2])
+
+    def weigh(self, path: Path) -> Weights:
+        """Return the arrays, which are held as they are stored.
+
+        Raises:
+            ArtifactError: The file is not one of weights.
+        """
+        arrays = _arrays(path)
+        tensors = tuple(StoredTensor(name, str(a.dtype), a.shape, a.nbytes) for name, a in arrays.items())
+        return Weights(tensors, sum(tensor.bytes for tensor in tensors))
 
     def empty(self, input_shape: tuple[int, ...], dtype: str, path: Path) -> None:  # noqa: ARG002
         """Write a file of no layers, which gives back its input."""
@@ -241,6 +311,14 @@ class FakeTarget:
     def version(self) -> str:
         """Return the runtime's name and version."""
         return f"numpy {np.__version__}"
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise ArtifactError(f"the fake target does not load the artifact: {error}") from error
 
 
 def _weight_and_bias(layer: nn.Module) -> tuple[Array, Array]:
@@ -261,20 +339,29 @@ def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, module) for name, module in model.named_modules() if type(module).__name__ in kinds]
 
 
-def _lowered(
-    subject: TargetContract, address: TargetAddress, folder: Path, bits: dict[str, int] | None = None
-) -> Session:
+def _usable(address: TargetAddress) -> Target:
+    target = address.build()
+    reason = target.unavailable()
+    if reason:
+        raise SkipTest(reason)
+    return target
+
+
+def _lowered(subject: TargetContract, target: Target, folder: Path, bits: dict[str, int] | None = None) -> Artifact:
     from paretrim.evaluators.splits import Split  # noqa: PLC0415
 
-    target = address.build()
     samples = random_inputs(64, subject.input_shape)
-    request = LoweringRequest(
-        subject.input_shape,
-        "float32",
-        bits or {},
-        Split((samples, np.zeros(len(samples), np.int64)), "calibration"),
+    calibration = Split((samples, np.zeros(len(samples), np.int64)), "calibration")
+    return target.lower(
+        subject.model(), LoweringRequest(subject.input_shape, "float32", bits or {}, calibration), folder
     )
-    with target.lower(subject.model(), request, folder).unpacked() as path:
+
+
+def _opened(
+    subject: TargetContract, address: TargetAddress, folder: Path, bits: dict[str, int] | None = None
+) -> Session:
+    target = _usable(address)
+    with _lowered(subject, target, folder, bits).unpacked() as path:
         return target.open(path)
 
 

@@ -1,0 +1,78 @@
+"""What the targets that run ONNX files have in common: how a file is made, and what is stored in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from paretrim.evaluators.target import LoweringRequest, TargetSettings
+from paretrim.evaluators.weights import StoredTensor
+
+if TYPE_CHECKING:
+    import torch
+
+    from paretrim.evaluators.artifact import Artifact
+
+INPUT, OUTPUT = "input", "output"
+
+
+class OnnxFile:
+    """Lowers a model to an ONNX file.
+
+    The modules that lower a model are imported when one is lowered: a process that only serves or measures an
+    artifact must not carry torch.
+    """
+
+    def __init__(self, settings: TargetSettings) -> None:
+        self.settings = settings
+        # Since 1.32, ONNX Runtime reports to its makers from a thread of its own, which a timed process can do without.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+    def lower(self, model: torch.nn.Module, request: LoweringRequest, folder: Path) -> Artifact:
+        """Export, quantize, pack.
+
+        Raises:
+            LoweringError: The exporter or the quantizer cannot take this model.
+        """
+        from paretrim.evaluators.artifact import pack
+        from paretrim.evaluators.onnx_export import export
+        from paretrim.evaluators.onnx_quantize import quantize
+
+        exported = export(model, request.input_shape, request.input_dtype)
+        with TemporaryDirectory(prefix="paretrim-") as scratch:
+            return pack(quantize(exported, request, self.settings.activations, Path(scratch)), folder)
+
+    def empty(self, input_shape: tuple[int, ...], dtype: str, path: Path) -> None:
+        """Write a model that returns its input."""
+        import numpy as np
+        from onnx import TensorProto, helper, save
+
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype)) if dtype else TensorProto.FLOAT
+        shape = ["batch", *input_shape]
+        graph = helper.make_graph(
+            [helper.make_node("Identity", [INPUT], [OUTPUT])],
+            "empty",
+            [helper.make_tensor_value_info(INPUT, kind, shape)],
+            [helper.make_tensor_value_info(OUTPUT, kind, shape)],
+        )
+        save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
+
+
+def stored_tensors(path: Path) -> tuple[StoredTensor, ...]:
+    """Return the initializers of an ONNX file."""
+    import onnx
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    return tuple(
+        StoredTensor(item.name, tensor_dtype_to_np_dtype(item.data_type).name, tuple(item.dims), _bytes(item))
+        for item in onnx.load(str(path)).graph.initializer
+    )
+
+
+def _bytes(item: Any) -> int:
+    from onnx import numpy_helper
+
+    # Small constants may lie in typed fields; of types below a byte, only the raw field tells what is stored.
+    return len(item.raw_data) or int(numpy_helper.to_array(item).nbytes)

@@ -1,0 +1,95 @@
+"""From a torch model to the bytes of an exported program, ``.pt2``.
+
+Layers of 4, 8 or 16 bits store codes with a scale for each output channel, or half floats, and the program widens them
+itself: whoever loads the file with ``torch.export.load`` gets the right answers. Activations stay 32-bit floats.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from paretrim.errors import LoweringError
+from paretrim.evaluators.lowering import FIXED_BATCH, example_inputs, innermost, quiet
+from paretrim.evaluators.target import LoweringRequest
+
+# What the exporter notes at each node: source paths, which would ship and would make equal models differ.
+_NOTES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "custom")
+
+
+def export(model: nn.Module, request: LoweringRequest) -> bytes:
+    """Export a model with a free batch dimension, each layer's weights stored as requested.
+
+    Args:
+        model: In evaluation mode, on the CPU, with one input and one output; left as it is.
+        request: The inputs, and bits per layer.
+
+    Raises:
+        LoweringError: The exporter does not take the model; the message has its reason.
+    """
+    stored = _with_stored_weights(model, request.weight_bits)
+    example = example_inputs(request.input_shape, request.input_dtype)
+    try:
+        with quiet():
+            program = torch.export.export(stored, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    except Exception as error:
+        fixed = "Constraints violated" in str(error)
+        raise LoweringError(
+            FIXED_BATCH if fixed else f"the model does not export with torch.export: {innermost(error)}"
+        ) from error
+    outputs = len(program.graph_signature.user_outputs)
+    if outputs != 1:
+        raise LoweringError(f"the model has {outputs} outputs; models with one output are supported")
+    for node in program.graph.nodes:
+        for note in _NOTES:
+            node.meta.pop(note, None)
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    return file.getvalue()
+
+
+def _with_stored_weights(model: nn.Module, weight_bits: Mapping[str, int]) -> nn.Module:
+    stored = copy.deepcopy(model).eval().requires_grad_(False)
+    layers = dict(stored.named_modules())
+    missing = [name for name in weight_bits if not isinstance(getattr(layers.get(name), "weight", None), nn.Parameter)]
+    if missing:
+        raise LoweringError(f"the model has no weights for the layers {', '.join(missing)}; leave them at 'none' bits")
+    for name, bits in weight_bits.items():
+        form = HalfFloats() if bits == 16 else Codes(bits)
+        parametrize.register_parametrization(layers[name], "weight", form, unsafe=True)  # the stored type differs
+    return stored
+
+
+class HalfFloats(nn.Module):
+    """Stores weights as half floats."""
+
+    def right_inverse(self, weight: torch.Tensor) -> tuple[torch.Tensor]:
+        """Return what is stored. Beyond the range of half floats a weight would become infinite."""
+        return (weight.clamp(-65504, 65504).half(),)
+
+    def forward(self, halves: torch.Tensor) -> torch.Tensor:
+        """Return the weights, widened."""
+        return halves.float()
+
+
+class Codes(nn.Module):
+    """Stores weights as signed 8-bit codes that use ``2**(bits - 1) - 1`` levels on each side of zero."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.levels = 2 ** (bits - 1) - 1
+
+    def right_inverse(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what is stored: codes of the shape of the weights, and a scale for each output channel."""
+        peak = weight.abs().flatten(1).amax(dim=1).clamp_min(1e-12)
+        scale = (peak / self.levels).view(-1, *[1] * (weight.dim() - 1))
+        return torch.round(weight / scale).to(torch.int8), scale
+
+    def forward(self, codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Return the weights, widened."""
+        return codes * scale

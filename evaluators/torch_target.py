@@ -1,0 +1,196 @@
+"""Exported PyTorch programs, compiled by ``torch.compile``, on the CPU or an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from paretrim.errors import ArtifactError
+from paretrim.evaluators.target import Array, LoweringRequest, MainMemory, Session, TargetSettings
+from paretrim.evaluators.weights import StoredTensor, Weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from paretrim.evaluators.artifact import Artifact
+
+
+class TorchCompile:
+    """Runs exported programs compiled by ``torch.compile``, on the device that a subclass names."""
+
+    takes: ClassVar[tuple[str, ...]] = ()
+    device: ClassVar[str]
+
+    def __init__(self, settings: TargetSettings) -> None:
+        self.settings = settings
+
+    def lower(self, model: torch.nn.Module, request: LoweringRequest, folder: Path) -> Artifact:
+        """Export and pack.
+
+        Raises:
+            LoweringError: The exporter cannot take this model.
+        """
+        from paretrim.evaluators.artifact import pack
+        from paretrim.evaluators.torch_export import export
+
+        return pack(export(model, request), folder, ".pt2")
+
+    def open(self, path: Path) -> Session:
+        """Load a program and compile it for the settings' batch size; the first call of another compiles it for all.
+
+        Raises:
+            ArtifactError: PyTorch does not load it.
+        """
+        import torch
+
+        program = self._load(path)
+        module = program.module()
+        widen(module)
+        # Compiled in this process: helper processes would stand on the cores of whoever is timed.
+        options: dict[str, Any] = {"compile_threads": 1, "cpp.threads": self.settings.threads}
+        fixed = torch.compile(module, dynamic=False, options=options)
+        free = torch.compile(module, dynamic=True, options=options)
+
+        def call(inputs: Array) -> Array:
+            compiled = fixed if len(inputs) == self.settings.batch_size else free
+            with torch.inference_mode(), _threads(self.settings.threads):
+                outputs: Any = compiled(torch.from_numpy(inputs).to(self.device)).cpu()  # waits for the device
+            return outputs.numpy()  # type: ignore[no-any-return]
+
+        try:
+            call(_zeros(program, self.settings.batch_size))
+        except Exception as error:
+            raise ArtifactError(f"torch.compile does not take the artifact: {type(error).__name__}: {error}") from error
+        return call
+
+    def weigh(self, path: Path) -> Weights:
+        """Return the program's state, and the bytes that are left of it once the weights are widened.
+
+        Raises:
+            ArtifactError: PyTorch does not load it.
+        """
+        program = self._load(path)
+        tensors = tuple(_stored(name, tensor) for name, tensor in program.state_dict.items())
+        module = program.module()
+        widen(module)
+        held = sum(tensor.nbytes for tensor in module.state_dict().values())
+        return Weights(tensors, held)
+
+    def empty(self, input_shape: tuple[int, ...], dtype: str, path: Path) -> None:
+        """Write a program that copies its input, which takes the compiler as much as the smallest model does."""
+        import torch
+
+        from paretrim.evaluators.torch_export import export
+
+        class Copy(torch.nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x.clone()
+
+        path.write_bytes(export(Copy(), LoweringRequest(input_shape, dtype or "float32")))
+
+    def version(self) -> str:
+        """Return the runtime's name and version."""
+        import torch
+
+        return f"torch {torch.__version__}"
+
+    def _load(self, path: Path) -> torch.export.ExportedProgram:
+        import torch
+        from torch.export.passes import move_to_device_pass
+
+        from paretrim.evaluators.lowering import quiet
+
+        try:
+            with path.open("rb") as file, quiet():
+                return move_to_device_pass(torch.export.load(file), self.device)
+        except Exception as error:
+            raise ArtifactError(f"PyTorch does not load the artifact: {type(error).__name__}: {error}") from error
+
+
+class TorchCompileCpu(MainMemory, TorchCompile):
+    """Runs compiled programs on the CPU."""
+
+    device: ClassVar[str] = "cpu"
+
+    def unavailable(self) -> str:
+        """Return what the compiler lacks: a C++ compiler, or Python's headers."""
+        compiler = os.environ.get("CXX", "g++")
+        if shutil.which(compiler) is None:
+            return f"torch.compile needs a C++ compiler, and '{compiler}' is not found: install g++, or name one in CXX"
+        header = Path(sysconfig.get_path("include")) / "Python.h"
+        if not header.exists():
+            return f"torch.compile needs Python's headers, and {header} does not exist: install python3-dev"
+        return ""
+
+
+class TorchCompileCuda(TorchCompile):
+    """Runs compiled programs on an NVIDIA GPU. Inputs and outputs are arrays in main memory."""
+
+    device: ClassVar[str] = "cuda"
+
+    def unavailable(self) -> str:
+        """Return what is missing: CUDA in this PyTorch, or a device."""
+        import torch
+
+        if torch.version.cuda is None:
+            return f"torch {torch.__version__} is built without CUDA: install a build with it, see https://pytorch.org"
+        if not torch.cuda.is_available():
+            return f"no CUDA device: torch {torch.__version__} finds none (torch.cuda.is_available() is false)"
+        return ""
+
+    def forget_device_peak(self) -> None:
+        """Begin to look for the peak anew."""
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+
+    def device_peak(self) -> tuple[int, int] | None:
+        """Return the most bytes of tensors, and the most that PyTorch's allocator took for them."""
+        import torch
+
+        return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+
+
+def widen(module: torch.fx.GraphModule) -> None:
+    """Compute once what depends on stored weights alone, and drop all that is not used after that."""
+    from torch import ops
+    from torch._inductor.constant_folding import constant_fold
+
+    for node in list(module.graph.nodes):
+        # Would keep the stored weights in use.
+        if node.target is ops.aten._assert_tensor_metadata.default:
+            module.graph.erase_node(node)
+    constant_fold(module)
+    used = {node.target for node in module.graph.nodes if node.op == "get_attr"}
+    for name in module.state_dict().keys() - used:
+        owner, _, leaf = name.rpartition(".")
+        delattr(module.get_submodule(owner), leaf)
+
+
+def _zeros(program: torch.export.ExportedProgram, batch_size: int) -> Array:
+    """Return a batch of the inputs that a program takes."""
+    example = program.example_inputs[0][0]
+    zeros: Array = example.new_zeros((batch_size, *example.shape[1:])).cpu().numpy()
+    return zeros
+
+
+def _stored(name: str, tensor: torch.Tensor) -> StoredTensor:
+    return StoredTensor(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), tensor.nbytes)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with some threads, and with as many as before afterwards: training goes on in the same process."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
