@@ -20,7 +20,7 @@ from pydantic import (
 
 from paretrim.errors import JobError, Problem, UsageError, nearest
 from paretrim.evaluators import evaluator, target
-from paretrim.evaluators.target import TargetSettings
+from paretrim.evaluators.target import Activations, Optimization, TargetSettings
 from paretrim.search import metric
 from paretrim.search.importpath import ImportPath
 from paretrim.search.metric import AnyMetric, NamedMetric
@@ -48,14 +48,22 @@ class TargetOptions(_Section):
     """Where the model will run.
 
     Attributes:
-        runtime: Name of a target; ``onnxruntime`` runs on the CPU.
+        runtime: Name of a target; ``onnxruntime`` runs on the CPU. See docs/targets.md for the others.
         threads: Threads that compute one batch.
         batch_size: Samples per call when latency and memory are measured.
+        activations: Sign of the 8-bit activations between quantized layers; which is faster depends on the processor.
+        optimization: How far the runtime rewrites the graph when it loads one.
+        throughput_batches: Samples per call when the throughput is measured, one number for each.
+        name: What it is called where a job has several; by default its runtime.
     """
 
     runtime: str = "onnxruntime"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 1
+    activations: Activations = "unsigned"
+    optimization: Optimization = "all"
+    throughput_batches: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = (1, 16)
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] | None = None
 
     @field_validator("runtime")
     @classmethod
@@ -63,10 +71,23 @@ class TargetOptions(_Section):
         _checked(lambda: target.find(TargetSettings(runtime=value)))
         return value
 
+    @field_validator(*target.OPTIONAL)
+    @classmethod
+    def _taken(cls, value: str, info: ValidationInfo) -> str:
+        if "runtime" in info.data:  # else it is unknown, which is told already
+            given: dict[str, Any] = {"runtime": info.data["runtime"], str(info.field_name): value}
+            _checked(lambda: target.find(TargetSettings(**given)))
+        return value
+
+    @property
+    def label(self) -> str:
+        """What it is called."""
+        return self.name or self.runtime
+
     @property
     def settings(self) -> TargetSettings:
         """The same for the evaluators."""
-        return TargetSettings(self.runtime, self.threads, self.batch_size)
+        return TargetSettings(self.runtime, self.threads, self.batch_size, self.activations, self.optimization)
 
 
 class Budget(_Section):
@@ -86,15 +107,20 @@ class Budget(_Section):
 
 
 def _measured() -> list[str]:
-    return [name for e in evaluator.installed().values() for name in e.metrics]
+    return [name for e in evaluator.installed().values() if not evaluator.why_absent(e) for name in e.metrics]
 
 
 def _metric_names(info: ValidationInfo) -> list[str]:
-    return [info.data["metric"].label, *_measured()]
+    label = info.data["metric"].label
+    validated = [f"{label}_cv"] if info.data.get("cross_validation") else []
+    return [label, *validated, *_measured()]
 
 
 def _known_metric(name: str, info: ValidationInfo) -> str:
     allowed = _metric_names(info)
+    absent = {n: evaluator.why_absent(e) for e in evaluator.installed().values() for n in e.metrics}
+    if absent.get(name):
+        raise ValueError(f"{name} cannot be measured on this machine: {absent[name]}")
     if name not in allowed:
         raise ValueError(f"unknown metric '{name}'; allowed: {', '.join(allowed)}{nearest(name, allowed)}")
     return name
@@ -118,10 +144,12 @@ class Job(_Section):
         data: Import path, or function, that returns `paretrim.Splits`.
         metric: Name of a metric of torchmetrics, or the import path of ``(outputs, labels) -> float`` of which more is
             better, or a mapping with more about one of them; see search/metric.py.
+        cross_validation: Folds of the validation split, for the metric ``METRIC_cv``; none by default.
         space: Techniques by name with their settings; ``off`` leaves one out; all are on by default.
         objectives: Metrics to trade off; by default the metric, latency, size and memory.
         constraints: Bounds that a point of the front must meet.
-        target: Where the model will run.
+        target: Where the model will run; what the search is for.
+        also: Further targets on which every trial is measured; each has its own front.
         budget: How much to spend.
         seed: Of everything random.
         tracking_uri: MLflow tracking URI; by default a SQLite file in the store.
@@ -133,10 +161,12 @@ class Job(_Section):
     model: ImportPath
     data: ImportPath
     metric: AnyMetric = NamedMetric(name="accuracy")
+    cross_validation: Annotated[int, Field(ge=2, le=100)] | None = None
     space: dict[str, TechniqueOptions | None] = Field(default_factory=dict)
     objectives: Annotated[tuple[ObjectiveName, ...], Field(validate_default=True)] = ()
     constraints: tuple[ConstraintText, ...] = ()
     target: TargetOptions = TargetOptions()
+    also: tuple[TargetOptions, ...] = ()
     budget: Budget = Field(default_factory=Budget)
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     tracking_uri: str | None = None
@@ -186,6 +216,20 @@ class Job(_Section):
         if not folder.is_dir():
             raise ValueError(f"'{folder}' is not a folder")
         return folder.resolve()
+
+    @property
+    def targets(self) -> dict[str, TargetOptions]:
+        """All targets by name, the one that the search is for first."""
+        return {each.label: each for each in (self.target, *self.also)}
+
+    @field_validator("also")
+    @classmethod
+    def _told_apart(cls, also: tuple[TargetOptions, ...], info: ValidationInfo) -> tuple[TargetOptions, ...]:
+        names = [each.label for each in (info.data["target"], *also) if each is not None]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two targets are called {', '.join(twice)}; give one of them another 'name'")
+        return also
 
     @property
     def bounds(self) -> tuple[Constraint, ...]:
