@@ -225,7 +225,7 @@ class Job(_Section):
     @field_validator("also")
     @classmethod
     def _told_apart(cls, also: tuple[TargetOptions, ...], info: ValidationInfo) -> tuple[TargetOptions, ...]:
-        names = [each.label for each in (info.data["target"], *also) if each is not None]
+        names = [each.label for each in (info.data.get("target"), *also) if each is not None]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two targets are called {', '.join(twice)}; give one of them another 'name'")
