@@ -85,8 +85,8 @@ def _openvino() -> Any:
 
 
 def _bytes(node: Any) -> int:
-    bits = int(node.get_output_element_type(0).bitwidth)
-    return (prod(node.get_output_shape(0)) * bits + 7) // 8
+    bits: int = prod(node.get_output_shape(0)) * node.get_output_element_type(0).bitwidth
+    return (bits + 7) // 8
 
 
 def _first_line(error: Exception) -> str:

@@ -183,8 +183,8 @@ def find(settings: TargetSettings) -> TargetAddress:
         if value != getattr(TargetSettings, name) and name not in known[settings.runtime].load().takes:
             takers = sorted(other for other, point in known.items() if name in point.load().takes)
             raise UsageError(
-                f"'{value}' was given, and the runtime '{settings.runtime}' does not take this setting; leave it out, or "
-                f"choose a runtime that does: {', '.join(takers)}"
+                f"{name} '{value}' was given, and the runtime '{settings.runtime}' does not take this setting; leave it out, "
+                f"or choose a runtime that does: {', '.join(takers)}"
             )
     return TargetAddress(known[settings.runtime].value, settings)
 

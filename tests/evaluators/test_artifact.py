@@ -60,6 +60,14 @@ class TestPacking:
         assert artifact.path.name == f"{artifact.sha256}.onnx.xz"
         assert artifact.size_bytes == len(content)
 
+    @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+    def test_the_kind_of_model_stands_in_both_names(self, suffix: str, tmp_path: Path) -> None:
+        packed = pack(MODEL, tmp_path, suffix)
+        assert packed.path.name == f"{packed.sha256}{suffix}.xz"
+        assert packed.suffix == suffix
+        with packed.unpacked() as path:
+            assert path.suffix == suffix
+
     def test_the_same_model_gives_the_same_file(self, artifact: Artifact) -> None:
         assert pack(MODEL, artifact.path.parent) == artifact
         assert len(list(artifact.path.parent.iterdir())) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -24,8 +25,16 @@ from paretrim.evaluators import target as targets
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
 from paretrim.evaluators.splits import Split
-from paretrim.evaluators.target import Array, LoweringRequest, TargetAddress, TargetSettings
+from paretrim.evaluators.target import (
+    Activations,
+    Array,
+    LoweringRequest,
+    Optimization,
+    TargetAddress,
+    TargetSettings,
+)
 from paretrim.evaluators.testing import ONNX, TargetContract, random_inputs
+from paretrim.evaluators.weights import Weights
 from paretrim.spaces.anatomy import dissect
 from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
 from paretrim.spaces.recipe import Recipe
@@ -44,6 +53,12 @@ class TestResidualNet(TargetContract):
 
     def model(self) -> nn.Module:
         return small_net()
+
+
+class TestSignedActivations(TargetContract):
+    @pytest.fixture
+    def address(self) -> TargetAddress:
+        return TargetAddress(ONNX.factory, TargetSettings(activations="signed"))
 
 
 class OverSequences(nn.Module):
@@ -334,6 +349,89 @@ class TestKindsOfNets:
         assert np.isfinite(lowered(net, {"0": 16, "2": 16}, (8,), tmp_path).gap())
 
 
+@pytest.mark.parametrize(("activations", "dtype"), [("unsigned", "uint8"), ("signed", "int8")])
+def test_activations_are_of_the_wanted_sign(activations: Activations, dtype: str, tmp_path: Path) -> None:
+    net = small_net()
+    request = request_of((3, 8, 8), dict.fromkeys(layer_names(net), 8))
+    artifact = OnnxRuntimeCpu(TargetSettings(activations=activations)).lower(net, request, tmp_path)
+    graph = onnx.load_model_from_string(artifact.read()).graph
+    found = {item.name: numpy_helper.to_array(item).dtype.name for item in graph.initializer}
+    assert {found[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"} == {dtype}
+
+
+def test_all_levels_of_optimization_answer_alike(tmp_path: Path) -> None:
+    net, inputs = small_net(), random_inputs(5, (3, 8, 8))
+    levels: tuple[Optimization, ...] = ("off", "basic", "extended", "all")
+    with TARGET.lower(net, request_of((3, 8, 8), {"conv1": 8, "conv2": 16}), tmp_path).unpacked() as path:
+        answers = [OnnxRuntimeCpu(TargetSettings(optimization=level)).open(path)(inputs) for level in levels]
+    assert all(np.abs(answer - answers[0]).max() < 0.01 * np.abs(answers[0]).max() for answer in answers)
+
+
+class TestWeights:
+    """What is stored of a network of 7,400 weights, and what the runtime holds of it."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def weigh(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, Optimization], Weights]:
+        folder = tmp_path_factory.mktemp("weights")
+
+        def weigh(bits: int, optimization: Optimization) -> Weights:
+            net, target = small_net(), OnnxRuntimeCpu(TargetSettings(optimization=optimization))
+            request = request_of((3, 8, 8), {} if bits == 32 else dict.fromkeys(layer_names(net), bits))
+            with target.lower(net, request, folder).unpacked() as path:
+                return target.weigh(path)
+
+        return weigh
+
+    @pytest.mark.parametrize(
+        ("bits", "dtype", "size"), [(32, "float32", 13824), (16, "float16", 6912), (8, "int8", 3456)]
+    )
+    def test_tensors_are_told_as_they_are_stored(
+        self, weigh: Callable[[int, Optimization], Weights], bits: int, dtype: str, size: int
+    ) -> None:
+        tensor = next(t for t in weigh(bits, "all").tensors if t.shape == (24, 16, 3, 3))
+        assert tensor.name.startswith("conv1.weight")
+        assert (tensor.dtype, tensor.bytes) == (dtype, size)
+
+    def test_floats_are_held_as_they_are_stored(self, weigh: Callable[[int, Optimization], Weights]) -> None:
+        assert weigh(32, "basic").held_bytes == weigh(32, "basic").stored_bytes
+
+    def test_half_floats_are_widened_when_they_are_loaded(self, weigh: Callable[[int, Optimization], Weights]) -> None:
+        assert weigh(16, "basic").stored_bytes < 0.6 * weigh(32, "basic").stored_bytes
+        assert weigh(16, "basic").held_bytes == weigh(32, "basic").held_bytes
+
+    def test_half_floats_stay_in_a_graph_that_is_left_alone(
+        self, weigh: Callable[[int, Optimization], Weights]
+    ) -> None:
+        assert weigh(16, "off").held_bytes == weigh(16, "off").stored_bytes
+
+    @pytest.mark.parametrize("bits", [4, 8])
+    def test_integers_are_held_as_integers(self, weigh: Callable[[int, Optimization], Weights], bits: int) -> None:
+        assert weigh(bits, "all").held_bytes <= weigh(bits, "all").stored_bytes < 0.3 * weigh(32, "basic").stored_bytes
+
+
+SERVE = """
+import json, os, sys
+sys.modules["torch"] = None
+from pathlib import Path
+from paretrim.evaluators.target import TargetAddress
+from paretrim.evaluators.testing import random_inputs
+target = TargetAddress.from_plain(json.loads(sys.argv[1])).build()
+print(target.open(Path(sys.argv[2]))(random_inputs(2, (3, 8, 8))).shape)
+print("onnx" in sys.modules, "openvino_telemetry" in sys.modules, os.environ["ORT_DISABLE_TELEMETRY"])
+print(target.weigh(Path(sys.argv[2])).held_bytes > 0)
+"""
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_process_that_serves_a_file_carries_the_runtime_alone(runtime: str, tmp_path: Path) -> None:
+    address = targets.find(TargetSettings(runtime))
+    with TARGET.lower(small_net(), LoweringRequest((3, 8, 8), "float32"), tmp_path).unpacked() as path:
+        command = [sys.executable, "-c", SERVE, json.dumps(address.to_plain()), str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["(2, 5)", "False False 1", "True"]
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("build", "reason"),
@@ -365,6 +463,20 @@ class TestRefusals:
     def test_an_unknown_runtime_gets_a_suggestion(self) -> None:
         with pytest.raises(UsageError, match=r"unknown runtime 'onnxruntim'; allowed: .*did you mean 'onnxruntime'"):
             targets.find(TargetSettings(runtime="onnxruntim"))
+
+    @pytest.mark.parametrize(
+        ("settings", "reason"),
+        [
+            (TargetSettings("openvino", optimization="basic"), "optimization 'basic' .* 'openvino' .*: onnxruntime"),
+            (
+                TargetSettings("torch-compile", activations="signed"),
+                "activations 'signed' .* 'torch-compile' .*openvino",
+            ),
+        ],
+    )
+    def test_a_setting_that_a_runtime_would_ignore_is_refused(self, settings: TargetSettings, reason: str) -> None:
+        with pytest.raises(UsageError, match=reason):
+            targets.find(settings)
 
     def test_the_built_in_runtime_is_found(self) -> None:
         settings = replace(ONNX.settings, threads=2)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paretrim.errors import ArtifactError, OutputExistsError
+from paretrim.errors import ArtifactError, OutputExistsError, UsageError
 from paretrim.search.result import Result, artifact_of
 from paretrim.tracking.bundle import Verdict
 
@@ -65,6 +65,17 @@ def test_a_damaged_artifact_is_refused_and_leaves_nothing(finished: Result, tmp_
             finished.export(tmp_path / "bundle", trial=1)
     finally:
         path.write_bytes(intact)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_the_script_cannot_run_is_refused(finished: Result, tmp_path: Path) -> None:
+    path = artifact_of(finished, 1).path
+    other = path.rename(path.with_name(path.name.replace(".onnx.", ".pt2.")))
+    try:
+        with pytest.raises(UsageError, match=r"runs ONNX files, and trial 1 .* is a '\.pt2' file; take it as it is"):
+            finished.export(tmp_path / "bundle", trial=1)
+    finally:
+        other.rename(path)
     assert not list(tmp_path.iterdir())
 
 

@@ -118,6 +118,8 @@ WRONG_VALUES: list[tuple[dict[str, Any], str, str]] = [
     ({"budget": {"trials": 2.5}}, "budget.trials", "given 2.5"),
     ({"budget": {"minutes": float("nan")}}, "budget.minutes", "given nan"),
     ({"target": {"threads": 0}}, "target.threads", "given 0"),
+    ({"target": {"activations": "sgned"}}, "target.activations", "'unsigned' or 'signed'; given 'sgned'"),
+    ({"target": {"runtime": "openvino", "optimization": "off"}}, "target.optimization", "'openvino' does not take"),
     ({"name": "my job"}, "name", "given 'my job'"),
     ({"seed": -1}, "seed", "greater than or equal to 0; given -1"),
     ({"export_tolerance": -0.1}, "export_tolerance", "given -0.1"),
@@ -352,8 +354,9 @@ def test_the_identity_tells_what_would_make_trials_different(given: dict[str, An
 
 
 def test_the_target_is_handed_to_the_evaluators() -> None:
-    wanted = TargetSettings("onnxruntime", threads=2, batch_size=4)
-    assert a_job(target={"threads": 2, "batch_size": 4}).target.settings == wanted
+    wanted = TargetSettings("onnxruntime", 2, 4, "signed", "basic")
+    given = {"threads": 2, "batch_size": 4, "activations": "signed", "optimization": "basic"}
+    assert a_job(target=given).target.settings == wanted
 
 
 def test_timings_have_noise_and_sizes_have_none() -> None:
