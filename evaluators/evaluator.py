@@ -31,7 +31,7 @@ class Bench:
         empty: The smallest model that takes the same inputs.
         inputs: A file of different input batches, shape ``(K, batch, ...)``.
         lane: Keeps training out while something is timed.
-        reference_ms: The baseline's latency when the search began.
+        reference_ms: The baseline's latency when the search began; None while that is not known.
         cores: Cores to measure on.
         throughput_batches: Batch sizes at which to take the throughput.
     """
@@ -41,7 +41,7 @@ class Bench:
     empty: Path
     inputs: Path
     lane: Lane
-    reference_ms: float = 1.0
+    reference_ms: float | None = None
     cores: tuple[int, ...] = ()
     throughput_batches: tuple[int, ...] = ()
 

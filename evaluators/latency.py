@@ -13,9 +13,10 @@ from paretrim.evaluators.evaluator import Bench, Specimen
 from paretrim.evaluators.measurement import Measurement
 
 _MS = 1e3
-# While others use the machine, a number counts only when its interval is this narrow (half of it, as a share) and its
-# layouts lie this close together; otherwise the fastest calls may not have been undisturbed ones.
-_NARROW, _CLOSE = 0.03, 0.10
+# While others use the machine, a number counts only when its interval is this narrow (half of it, as a share), its layouts
+# lie this close together, and the baseline is hardly slower than it was in the quiet; otherwise there may have been no
+# undisturbed call among them, and what shares a cache or a memory bus slows one model down more than another.
+_NARROW, _CLOSE, _SLOWER = 0.03, 0.10, 0.04
 _ATTEMPTS = 3
 _PAUSE_S = 2.0
 _TIMES = ("p50", "p90", "p99", "min", "mean", "std")
@@ -31,7 +32,7 @@ class Timed:
         times_ms: Of single calls: p50, p90, p99, min, mean, std.
         layouts: How often the model was loaded anew.
         calls: Calls that the percentiles are of.
-        crowded: Whether others disturbed it too much for it to count.
+        doubt: Why it does not count, since others disturbed it too much; empty when it does.
     """
 
     latency_ms: tuple[float, float, float]
@@ -39,7 +40,12 @@ class Timed:
     times_ms: dict[str, float]
     layouts: int
     calls: int
-    crowded: bool
+    doubt: str
+
+    @property
+    def crowded(self) -> bool:
+        """Whether others disturbed it too much for it to count."""
+        return bool(self.doubt)
 
 
 @dataclass(frozen=True)
@@ -49,12 +55,14 @@ class Contest:
     Attributes:
         models: The times of each model.
         throughput: Samples per second by batch size, of the last model.
+        others: Whether anybody else was there to speak of.
         foreign_cores: Cores that others kept busy meanwhile; None where the system does not tell.
         steal_share: Share of processor time that the hypervisor gave to others, likewise.
     """
 
     models: tuple[Timed, ...]
     throughput: dict[int, float]
+    others: bool
     foreign_cores: float | None
     steal_share: float | None
 
@@ -73,18 +81,28 @@ class LatencyEvaluator:
 
     metrics: ClassVar[tuple[str, ...]] = ("latency_ms", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms")
 
+    def __init__(self) -> None:
+        self._quiet_ms: dict[Path, float] = {}
+
     def measure(self, specimen: Specimen, bench: Bench) -> tuple[Measurement, ...]:
         """Return the latency, its percentiles, its ratio to the baseline, the throughput, and who else was there."""
-        found, attempts = time_quietly((bench.baseline, specimen.model), bench, throughput=True)
+        quiet_ms = self._quiet_ms.get(bench.baseline, bench.reference_ms)
+        found, attempts = time_quietly((bench.baseline, specimen.model), bench, quiet_ms, throughput=True)
+        if not found.others:
+            # The machine's own speed drifts, with its temperature and what its clocks allow.
+            self._quiet_ms[bench.baseline] = found.models[0].latency_ms[0]
         return (*_latencies(found.models[-1], bench), *_throughputs(found), *_circumstances(found, attempts))
 
 
-def time_quietly(models: Sequence[Path], bench: Bench, *, throughput: bool = False) -> tuple[Contest, int]:
+def time_quietly(
+    models: Sequence[Path], bench: Bench, quiet_ms: float | None, *, throughput: bool = False
+) -> tuple[Contest, int]:
     """Time models in turns; again, after a pause, while others disturb it too much.
 
     Args:
         models: Model files; ratios are to the first.
         bench: Where to time them.
+        quiet_ms: The first model's latency when last nobody else was there; None when that is not known.
         throughput: Whether to take the last model's throughput.
 
     Returns:
@@ -92,7 +110,7 @@ def time_quietly(models: Sequence[Path], bench: Bench, *, throughput: bool = Fal
     """
     found: list[Contest] = []
     while True:
-        found.append(_time(models, bench, throughput))
+        found.append(_time(models, bench, quiet_ms, throughput))
         if not found[-1].crowded or len(found) == _ATTEMPTS:
             break
         # Outside the lane: whoever waits for it may be less sensitive, and what disturbs may be gone by then.
@@ -100,7 +118,7 @@ def time_quietly(models: Sequence[Path], bench: Bench, *, throughput: bool = Fal
     return min(found, key=lambda contest: (contest.crowded, _worst_width(contest))), len(found)
 
 
-def _time(models: Sequence[Path], bench: Bench, throughput: bool) -> Contest:
+def _time(models: Sequence[Path], bench: Bench, quiet_ms: float | None, throughput: bool) -> Contest:
     request = {
         "target": bench.address.to_plain(),
         "models": [str(model) for model in models],
@@ -110,26 +128,40 @@ def _time(models: Sequence[Path], bench: Bench, throughput: bool) -> Contest:
     }
     with bench.lane.measuring() as alone:
         answer = ask("latency", request)
-    disturbed = bool(answer["others_present"]) or not alone
+    others = bool(answer["others_present"]) or not alone
+    first_ms = answer["models"][0]["latency_s"][0] * _MS
+    slower = 0.0 if quiet_ms is None else first_ms / quiet_ms - 1.0
     return Contest(
-        models=tuple(_timed(each, disturbed) for each in answer["models"]),
+        models=tuple(_timed(each, _doubt(each, slower) if others else "") for each in answer["models"]),
         throughput={int(size): float(value) for size, value in answer["throughput"].items()},
+        others=others,
         foreign_cores=answer["crowd"]["foreign_cores"],
         steal_share=answer["crowd"]["steal_share"],
     )
 
 
-def _timed(answer: dict[str, Any], disturbed: bool) -> Timed:
+def _doubt(answer: dict[str, Any], slower: float) -> str:
+    """Return why a model's times do not count although others were there, or nothing when they do."""
+    ratio, low, high = answer["ratio"]
+    width = (high - low) / 2 / ratio
+    doubts = (
+        f"its ratio is known to ±{width:.1%} only" if width > _NARROW else "",
+        f"half of its layouts are slower by {answer['spread']:.0%} or more" if answer["spread"] > _CLOSE else "",
+        f"the baseline was slower by {slower:.0%} than in the quiet" if slower > _SLOWER else "",
+    )
+    return "; ".join(filter(None, doubts))
+
+
+def _timed(answer: dict[str, Any], doubt: str) -> Timed:
     value, low, high = (t * _MS for t in answer["latency_s"])
     ratio, ratio_low, ratio_high = answer["ratio"]
-    doubtful = (ratio_high - ratio_low) / 2 > _NARROW * ratio or answer["spread"] > _CLOSE
     return Timed(
         latency_ms=(value, low, high),
         ratio=(ratio, ratio_low, ratio_high),
         times_ms={name: answer[f"{name}_s"] * _MS for name in _TIMES},
         layouts=answer["layouts"],
         calls=answer["calls"],
-        crowded=disturbed and doubtful,
+        doubt=doubt,
     )
 
 
@@ -149,11 +181,20 @@ def _latencies(timed: Timed, bench: Bench) -> tuple[Measurement, ...]:
     )  # fmt: skip
 
 
-def latency_of(timed: Timed, reference_ms: float) -> Measurement:
-    """Return ``latency_ms``: the ratio to the baseline times the baseline's latency when the search began."""
+def latency_of(timed: Timed, reference_ms: float | None) -> Measurement:
+    """Return ``latency_ms``: the ratio to the baseline times the baseline's latency when the search began.
+
+    Args:
+        timed: Times of one model.
+        reference_ms: That latency; while it is not known, what the clock showed counts.
+    """
+    how = f"fastest third of {timed.layouts} layouts"
+    if reference_ms is None:
+        return Measurement("latency_ms", *timed.latency_ms, how)
     value, low, high = (ratio * reference_ms for ratio in timed.ratio)
-    how = f"fastest third of {timed.layouts} layouts, as a ratio to the baseline's, times {reference_ms:.4g} ms"
-    return Measurement("latency_ms", value, low, high, how)
+    return Measurement(
+        "latency_ms", value, low, high, f"{how}, as a ratio to the baseline's, times {reference_ms:.4g} ms"
+    )
 
 
 def _throughputs(found: Contest) -> tuple[Measurement, ...]:
@@ -164,7 +205,8 @@ def _throughputs(found: Contest) -> tuple[Measurement, ...]:
 
 
 def _circumstances(found: Contest, attempts: int) -> tuple[Measurement, ...]:
-    crowded = Measurement("latency_crowded", float(found.models[-1].crowded), how="1: too disturbed to count")
+    doubt = found.models[-1].doubt
+    crowded = Measurement("latency_crowded", float(bool(doubt)), how=doubt or "1: too disturbed to count")
     taken = Measurement("latency_attempts", attempts, how="contests until one was undisturbed")
     told = {"foreign_load_cores": found.foreign_cores, "steal_share": found.steal_share}
     others = (Measurement(name, value, how="while it was timed") for name, value in told.items() if value is not None)

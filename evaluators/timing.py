@@ -48,7 +48,7 @@ class Rules:
     """
 
     narrow: float = 0.015
-    budget_s: float = 4.0
+    budget_s: float = 6.0
     processor_clock: bool = True
 
 

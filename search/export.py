@@ -102,7 +102,8 @@ def _measured_again(
 
 
 def _score(name: str, split: str, logged: Mapping[str, float], now: float) -> Comparison:
-    return Comparison(f"{name}, {split}", logged[name], now, abs(now - logged[name]) <= _SCORE_TOLERANCE)
+    tolerated = _SCORE_TOLERANCE * max(1.0, abs(logged[name]))
+    return Comparison(f"{name}, {split}", logged[name], now, abs(now - logged[name]) <= tolerated)
 
 
 def _ratio(name: str, logged: float | None, now: float, tolerance: float) -> Comparison:

@@ -100,7 +100,7 @@ def _groups(result: Result, chosen: Sequence[TrialRecord]) -> Iterator[list[Tria
 def _time(result: Result, group: Sequence[TrialRecord], bench: Bench) -> dict[str, Final]:
     with ExitStack() as stack:
         models = [stack.enter_context(artifact_of(result, each.number).unpacked()) for each in group]
-        contest, _ = time_quietly((bench.baseline, *models), bench)
+        contest, _ = time_quietly((bench.baseline, *models), bench, bench.reference_ms)
     how = f"in turns with the baseline and {len(group) - 1} other finalists, when nothing trained"
     return {
         each.sha256: Final(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -204,8 +204,9 @@ class Job(_Section):
 
     @field_validator("constraints")
     @classmethod
-    def _possible(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
-        wrong = list(impossible([constraints.parse(text) for text in texts], {}))
+    def _possible(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        shares = ("accuracy", "f1") if isinstance(info.data["metric"], NamedMetric) else ()
+        wrong = list(impossible([constraints.parse(text) for text in texts], {}, shares))
         if wrong:
             raise ValueError("; ".join(wrong))
         return texts
@@ -254,17 +255,20 @@ class Job(_Section):
         return self.model_dump_json(exclude={"budget", "folder", "tracking_uri", "name"})
 
 
-def impossible(bounds: Iterable[Constraint], baseline: dict[str, float]) -> Iterable[str]:
+def impossible(
+    bounds: Iterable[Constraint], baseline: dict[str, float], shares: Collection[str] = ("accuracy", "f1")
+) -> Iterable[str]:
     """Yield what is wrong with constraints that nothing can meet.
 
     Args:
         bounds: The constraints.
         baseline: The baseline's metrics; relative constraints on a metric that is not in it are left out.
+        shares: Metrics of which 1 is the most there is; a function of a user's may count accuracy in percent.
     """
     known = [c for c in bounds if c.factor == 0.0 or c.metric in baseline]
     for c in known:
         limit = c.limit(baseline)
-        if not c.upper and c.metric in ("accuracy", "f1") and limit > 1.0:
+        if not c.upper and c.metric in shares and limit > 1.0:
             yield f"'{c.text}' asks for {c.metric} of {limit:.4g}, and 1 is the most there is"
         if c.upper and limit <= 0.0 and c.metric in _measured():
             yield f"'{c.text}' asks for {c.metric} of at most {limit:.4g}, and it is always more than 0"

@@ -89,7 +89,8 @@ def prepare(
     stations = tuple(_station(job, name, subject, folder, references, say) for name in job.targets)
     with stations[0].baseline.unpacked() as path, served(stations[0].address, path) as session:
         score = AccuracyEvaluator(subject.metric, subject.splits.search.validation).score(session)
-    wrong = [Problem(("constraints",), text) for text in impossible(job.bounds, {score.name: score.value})]
+    shares = ("accuracy", "f1") if score.value <= 1.0 else ()
+    wrong = [Problem(("constraints",), text) for text in impossible(job.bounds, {score.name: score.value}, shares)]
     if wrong:
         raise JobError(wrong, f"with the baseline's {score.name} of {score.value:.4f}, the job")
     return TrialContext(
@@ -122,19 +123,19 @@ def _station(
         name=name,
         address=address,
         baseline=address.build().lower(copy.deepcopy(subject.model), request, folder.artifacts),
-        reference_ms=references.get(name, 0.0),
+        reference_ms=references.get(name),
         throughput_batches=options.throughput_batches,
         tolerance=job.export_tolerance,
         output_shape=shape,
     )
-    return plan if plan.reference_ms else replace(plan, reference_ms=_reference(plan, validation, say))
+    return plan if plan.reference_ms is not None else replace(plan, reference_ms=_reference(plan, validation, say))
 
 
 def _reference(plan: StationPlan, validation: Split, say: Callable[[str], None]) -> float:
     """Return the baseline's latency, from which those of all trials are reckoned by their ratios to it."""
     with TemporaryDirectory(prefix="paretrim-") as folder:
         bench = lay_out(plan, validation, Path(folder), Lane())
-        found, _ = time_quietly((bench.baseline, bench.baseline), bench)
+        found, _ = time_quietly((bench.baseline, bench.baseline), bench, None)
     if found.crowded:
         say(
             "others keep this machine busy: latencies in milliseconds may be too long; ratios to the baseline hold, and "

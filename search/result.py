@@ -247,7 +247,12 @@ class Result:
 
     def _within_a_point(self) -> str:
         name, maximize = self.job.metric_name, bool(self.study.noted("maximize", True))
-        return f"{name} >= baseline - 0.01" if maximize else f"{name} <= 101% of baseline"
+        if not maximize:
+            return f"{name} <= 101% of baseline"
+        report = self.report
+        # A point is a hundredth of a share; of what is counted otherwise, such as in percent, a hundredth of its size.
+        share = report is None or abs(report.baseline.validation[name]) <= 1.0
+        return f"{name} >= baseline - 0.01" if share else f"{name} >= 99% of baseline"
 
     def _row_of(self, number: int) -> Row:
         record = next((r for r in self.records if r.number == number), None)

@@ -37,7 +37,7 @@ class StationPlan:
         name: What the target is called in the job.
         address: The target.
         baseline: The uncompressed model's artifact on it.
-        reference_ms: The baseline's latency when the search began.
+        reference_ms: The baseline's latency when the search began; None until it is taken.
         throughput_batches: Batch sizes at which to take the throughput.
         tolerance: How much worse an artifact may score than the torch model.
         output_shape: Shape of the torch model's output for one sample.
@@ -46,7 +46,7 @@ class StationPlan:
     name: str
     address: TargetAddress
     baseline: Artifact
-    reference_ms: float
+    reference_ms: float | None
     throughput_batches: tuple[int, ...]
     tolerance: float
     output_shape: tuple[int, ...]
@@ -144,7 +144,8 @@ class Station:
 
     def _check_gap(self, scored: float, expected: float) -> None:
         gap = expected - scored if self._metric.maximize else scored - expected
-        if gap > self.plan.tolerance:
+        # Scores above one, such as errors and perplexities, have no fixed scale: a share of the score is tolerated.
+        if gap > self.plan.tolerance * max(1.0, abs(expected)):
             raise TrialError(
                 f"the exported file scores {scored:.4f} and the torch model {expected:.4f}: worse by {gap:.4f}, more than "
                 f"export_tolerance ({self.plan.tolerance}); more calibration samples or more bits may help"

@@ -233,7 +233,7 @@ def test_a_key_left_out_of_the_example_has_the_value_shown_there() -> None:
 
 def test_the_example_shows_every_setting() -> None:
     shown = set(leaves(yaml.safe_load(EXAMPLE.read_text())))
-    commented = {"budget.minutes", "budget.parallel", "tracking_uri"}
+    commented = {"budget.minutes", "budget.parallel", "tracking_uri", "cross_validation", "also", "target.name"}
     assert set(leaves(load(EXAMPLE).model_dump())) - shown - commented == {"folder"}
 
 
@@ -242,7 +242,10 @@ def test_the_commented_settings_of_the_example_are_allowed_too(tmp_path: Path) -
     for name in ("minutes", "parallel", "  - latency_ms", "  - size_bytes"):
         assert f"\n#  {name.strip()}" in text
         text = text.replace(f"\n#  {name.strip()}", f"\n  {name.strip()}")
-    text = text.replace("\n# tracking_uri", "\ntracking_uri")
+    for name in ("tracking_uri", "cross_validation", "also"):
+        text = text.replace(f"\n# {name}", f"\n{name}")
     job = load(a_file(tmp_path, text))
     assert (job.budget.minutes, job.budget.parallel, job.tracking_uri) == (30.0, 2, "http://127.0.0.1:5000")
     assert len(job.bounds) == 3
+    assert job.cross_validation == 5
+    assert list(job.targets) == ["onnxruntime", "four"]
