@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from paretrim.evaluators import nvml
+
 _POWERCAP = Path("/sys/class/powercap")
 
 
@@ -70,16 +72,16 @@ def _microjoules(path: Path) -> int:
 
 
 def _gpus() -> list[Meter]:
-    try:
-        import pynvml  # noqa: PLC0415 - there only where somebody installed it
-
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        for handle in handles:
-            pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except Exception:  # noqa: BLE001 - no package, no driver, no device, or one that has no such counter
+    found = nvml.devices()
+    if found is None:
         return []
-    return [
-        Meter(f"NVML GPU {i}", lambda handle=handle: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)  # type: ignore[misc]
+    library, handles = found
+    meters = [
+        Meter(f"NVML GPU {i}", lambda handle=handle: library.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)  # type: ignore[misc]
         for i, handle in enumerate(handles)
     ]
+    try:
+        _ = [meter.read() for meter in meters]
+    except library.NVMLError:
+        return []  # an older device, that has no such counter
+    return meters

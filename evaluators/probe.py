@@ -36,8 +36,9 @@ def latency(request: dict[str, Any], target: Target) -> dict[str, Any]:
     """Time models against the first of them, and the throughput of the last."""
     inputs: list[Array] = list(np.load(request["inputs"]))
     models: list[Callable[[], Session]] = [lambda path=path: target.open(Path(path)) for path in request["models"]]  # type: ignore[misc]
-    alone = target.settings.threads == 1 and target.device_peak() is None
-    watch = Watch(computing=alone)
+    on_device = target.device_peak() is not None
+    alone = target.settings.threads == 1 and not on_device
+    watch = Watch(computing=alone, gpu=on_device)
     found = timing.contest(models, inputs, timing.Rules(processor_clock=alone))
     crowd = watch.look()
     batches = _batches(inputs, request.get("throughput", ()))
