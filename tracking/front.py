@@ -79,12 +79,7 @@ def trial_front(
         disturbed: Whether trials count whose latency was disturbed. The baseline always does: others are timed against
             it.
     """
-    base = baseline_metrics(records)
-    candidates = [
-        r
-        for r in records
-        if r.complete and feasible(r.metrics, constraints, base) and (disturbed or r.kind == BASELINE or not crowded(r))
-    ]
+    candidates = _candidates(records, constraints, disturbed=disturbed)
     chosen = [candidates[i] for i in front([r.metrics for r in candidates], objectives)]
     return sorted(chosen, key=lambda r: [o.box(r.metrics[o.name]) for o in objectives])
 
@@ -94,10 +89,21 @@ def baseline_metrics(records: Sequence[TrialRecord]) -> dict[str, float]:
     return next((r.metrics for r in records if r.kind == BASELINE and r.complete), {})
 
 
+def _candidates(
+    records: Sequence[TrialRecord], constraints: Sequence[Constraint], *, disturbed: bool
+) -> list[TrialRecord]:
+    base = baseline_metrics(records)
+    return [
+        r
+        for r in records
+        if r.complete and feasible(r.metrics, constraints, base) and (disturbed or r.kind == BASELINE or not crowded(r))
+    ]
+
+
 def hypervolume(
     records: Sequence[TrialRecord], objectives: Sequence[Objective], constraints: Sequence[Constraint]
 ) -> float:
-    """Return the share of a fixed box that the feasible trials dominate.
+    """Return the share of a fixed box that the front dominates.
 
     The box is fixed by the baseline: for a metric that is minimized, from nothing to twice the baseline's value, since
     a smaller file may need a little more memory or time; for one that is maximized, from 0.1 below the baseline (a
@@ -111,8 +117,8 @@ def hypervolume(
     base = baseline_metrics(records)
     points = [
         [_normalized(o, r.metrics[o.name], base[o.name]) for o in objectives]
-        for r in records
-        if base and r.complete and feasible(r.metrics, constraints, base)
+        for r in _candidates(records, constraints, disturbed=False)
+        if base
     ]
     inside = [point for point in points if all(x < 1.0 for x in point)]
     return float(moocore.hypervolume(np.clip(inside, 0.0, 1.0), ref=[1.0] * len(objectives))) if inside else 0.0

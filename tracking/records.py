@@ -96,13 +96,13 @@ class TrialRecord:
 
     def on(self, target: str) -> TrialRecord:
         """Return the trial as it is on one of the job's further targets."""
-        there = self.elsewhere.get(target)
-        if not self.complete or there is None:
-            return self if not self.complete else replace(self, state="failed", cause=f"not measured on {target}")
-        if there.cause:
-            return replace(self, state="failed", measurements=(), cause=there.cause)
+        if not self.complete:
+            return self
+        there = self.elsewhere.get(target, Elsewhere(cause=f"not measured on {target}"))
         return replace(
             self,
+            state="failed" if there.cause else self.state,
+            cause=there.cause,
             measurements=there.measurements,
             sha256=there.sha256,
             model_sha256=there.model_sha256,

@@ -140,7 +140,7 @@ def test_the_recipe_and_all_measurements_are_written(folder: Path, contents: Con
     assert measured["trial"] == contents.row.to_plain()
     assert measured["baseline"] == contents.baseline.to_plain()
     assert [m["name"] for m in measured["measurements"]] == list(contents.record.metrics)
-    assert measured["measurements"][0].keys() == {"name", "value", "low", "high", "how"}
+    assert measured["measurements"][0].keys() == {"name", "value", "low", "high", "how", "parts"}
 
 
 def test_the_card_is_of_the_trial(folder: Path) -> None:

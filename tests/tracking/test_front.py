@@ -19,6 +19,7 @@ from paretrim.tracking.front import (
     trial_front,
 )
 from paretrim.tracking.records import TrialRecord
+from paretrim.tracking.settled import CROWDED, crowded
 from paretrim.tracking.testing import OBJECTIVES, sample_record
 
 # A busy machine may take its time over an example.
@@ -38,6 +39,7 @@ INTEGERS = st.lists(st.fixed_dictionaries(dict.fromkeys(NAMES, st.integers(0, 2)
 TWO = (Objective("accuracy", maximize=True), Objective("latency_ms"))
 METRICS = st.fixed_dictionaries({"accuracy": st.floats(0, 1), "latency_ms": st.floats(0, 4)})
 BASE = sample_record(0, accuracy=0.8, latency_ms=2.0)
+BOUNDS = (parse("accuracy >= 0.78"), parse("latency_ms <= 1.0"))
 
 
 def boxes_of(points: list[Point], objectives: tuple[Objective, ...]) -> list[tuple[float, ...]]:
@@ -190,6 +192,43 @@ def test_the_baseline_can_be_on_the_front() -> None:
     assert numbers(trial_front(trials({"accuracy": 0.7, "latency_ms": 1.0}), TWO, [])) == [0, 3]
 
 
+DISTURBED = st.fixed_dictionaries(
+    {"accuracy": st.floats(0, 1), "latency_ms": st.floats(0, 4), CROWDED: st.sampled_from([0.0, 1.0])}
+)
+
+
+def test_a_trial_whose_latency_was_disturbed_is_off_the_front_until_it_is_asked_for() -> None:
+    records = trials({"accuracy": 0.9, "latency_ms": 1.0, CROWDED: 1.0}, {"accuracy": 0.85, "latency_ms": 1.5})
+    assert numbers(trial_front(records, TWO, [])) == [4]
+    assert numbers(trial_front(records, TWO, [], disturbed=True)) == [3]
+
+
+def test_a_disturbed_baseline_stays_on_the_front() -> None:
+    base = sample_record(0, {CROWDED: 1.0}, accuracy=0.8, latency_ms=2.0)
+    disturbed = sample_record(3, {CROWDED: 1.0}, accuracy=0.7, latency_ms=1.0)
+    assert numbers(trial_front([base, disturbed], TWO, [])) == [0]
+
+
+@given(st.lists(DISTURBED, max_size=8), st.booleans())
+def test_the_front_is_never_empty_when_something_undisturbed_is_feasible(
+    points: list[Point], baseline_disturbed: bool
+) -> None:
+    base = sample_record(0, {CROWDED: float(baseline_disturbed)}, accuracy=0.8, latency_ms=2.0)
+    records = [base, *trials(*points)[1:]]
+    candidates = [r for r in records if feasible(r.metrics, BOUNDS, base.metrics) and not crowded(r)]
+    chosen = trial_front(records, TWO, BOUNDS)
+    assert chosen or not candidates
+    assert not any(crowded(r) for r in chosen if r.number)
+
+
+@given(st.lists(DISTURBED, max_size=8))
+def test_disturbed_trials_neither_beat_others_nor_add_hypervolume(points: list[Point]) -> None:
+    records = trials(*points)
+    quiet = [r for r in records if not crowded(r)]
+    assert trial_front(records, TWO, []) == trial_front(quiet, TWO, [])
+    assert hypervolume(records, TWO, []) == hypervolume(quiet, TWO, [])
+
+
 def test_there_are_no_baseline_metrics_while_the_baseline_is_not_done() -> None:
     assert baseline_metrics([sample_record(0, state="failed"), sample_record(3)]) == {}
 
@@ -245,9 +284,6 @@ def test_an_infeasible_trial_adds_no_hypervolume() -> None:
 
 def test_there_is_no_hypervolume_without_a_baseline() -> None:
     assert hypervolume([sample_record(3)], OBJECTIVES, []) == 0.0
-
-
-BOUNDS = (parse("accuracy >= 0.78"), parse("latency_ms <= 1.0"))
 
 
 def test_nothing_binds_when_a_trial_meets_all_constraints() -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretrim.evaluators.measurement import Measurement
-from paretrim.tracking.records import Epoch, State, TrialRecord, Value
+from paretrim.evaluators.measurement import Measurement, Part
+from paretrim.tracking.records import Elsewhere, Epoch, State, TrialRecord, Value
 from paretrim.tracking.testing import sample_record
 
 # A busy machine may take its time over an example.
@@ -19,7 +21,23 @@ VALUES: st.SearchStrategy[Value] = st.one_of(
 )
 STATES: st.SearchStrategy[State] = st.sampled_from(("complete", "stopped", "failed"))
 MEASUREMENTS = st.builds(
-    Measurement, st.text(max_size=8), FINITE, st.none() | FINITE, st.none() | FINITE, st.text(max_size=8)
+    Measurement,
+    name=st.text(max_size=8),
+    value=FINITE,
+    low=st.none() | FINITE,
+    high=st.none() | FINITE,
+    how=st.text(max_size=8),
+    parts=st.lists(st.builds(Part, st.text(max_size=8), FINITE, st.text(max_size=8)), max_size=2).map(tuple),
+)
+HASHES = st.text("0123456789abcdef", max_size=64)
+FACTS = st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3)
+ELSEWHERE = st.builds(
+    Elsewhere,
+    measurements=st.lists(MEASUREMENTS, max_size=2).map(tuple),
+    sha256=HASHES,
+    model_sha256=HASHES,
+    environment=FACTS,
+    cause=st.text(max_size=8),
 )
 RECORDS = st.builds(
     TrialRecord,
@@ -29,7 +47,10 @@ RECORDS = st.builds(
     recipe=st.dictionaries(st.text(max_size=8), VALUES, max_size=4),
     seed=st.integers(0, 2**31),
     measurements=st.lists(MEASUREMENTS, max_size=3).map(tuple),
-    sha256=st.text("0123456789abcdef", max_size=64),
+    sha256=HASHES,
+    model_sha256=HASHES,
+    elsewhere=st.dictionaries(st.text(max_size=8), ELSEWHERE, max_size=2),
+    environment=FACTS,
     seconds=st.dictionaries(st.text(max_size=8), FINITE, max_size=3),
     epochs=st.lists(st.builds(Epoch, FINITE, st.none() | FINITE), max_size=3).map(tuple),
     cause=st.text(max_size=40),
@@ -64,3 +85,41 @@ def test_only_a_complete_trial_is_complete() -> None:
 def test_a_field_that_a_later_version_adds_has_a_default() -> None:
     record = TrialRecord.from_json('{"number": 3, "kind": "search", "state": "failed"}')
     assert record == TrialRecord(3, "search", "failed")
+
+
+THERE = Elsewhere(
+    measurements=(Measurement("accuracy", 0.8), Measurement("latency_ms", 3.0)),
+    sha256="a" * 64,
+    model_sha256="b" * 64,
+    environment={"runtime": "another"},
+)
+
+
+def test_on_a_further_target_a_trial_has_what_was_measured_there() -> None:
+    record = replace(sample_record(3), elsewhere={"signed": THERE}, environment={"runtime": "one"})
+    there = record.on("signed")
+    assert (there.number, there.kind, there.recipe, there.state) == (3, "search", record.recipe, "complete")
+    assert there.metrics == {"accuracy": 0.8, "latency_ms": 3.0}
+    assert (there.sha256, there.model_sha256) == (THERE.sha256, THERE.model_sha256)
+    assert there.environment == {"runtime": "another"}
+
+
+def test_a_trial_that_failed_on_a_further_target_failed_there_alone() -> None:
+    record = replace(sample_record(3), elsewhere={"signed": Elsewhere(cause="it does not load"), "plain": THERE})
+    there = record.on("signed")
+    assert (there.state, there.cause) == ("failed", "it does not load")
+    assert (there.metrics, there.sha256) == ({}, "")
+    assert record.complete
+    assert record.on("plain").complete
+
+
+def test_a_trial_that_was_not_measured_on_a_target_counts_as_failed_there() -> None:
+    there = sample_record(3).on("signed")
+    assert (there.state, there.cause) == ("failed", "not measured on signed")
+    assert (there.metrics, there.sha256) == ({}, "")
+
+
+@pytest.mark.parametrize("state", ["failed", "stopped"])
+def test_a_trial_that_was_not_completed_is_the_same_everywhere(state: State) -> None:
+    record = sample_record(3, state=state, cause="the training loss is nan")
+    assert record.on("signed") == record

@@ -3,6 +3,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.report import Report, Row, build, row_of
 from paretrim.tracking.testing import OBJECTIVES, sample_record
 
-ROW_KEYS = ["trial", "recipe", "validation", "test", "metrics", "ratio"]
+ROW_KEYS = ["trial", "recipe", "validation", "test", "metrics", "ratio", "interval", "ties"]
 # Measured beside the four objectives in a real search.
 EXTRA = {
     "accuracy_torch": 0.91,
@@ -55,6 +58,43 @@ def test_each_row_of_the_json_has_the_promised_keys_and_no_others() -> None:
     read = document(a_report())
     for row in (read["baseline"], *read["front"]):
         assert list(row) == ROW_KEYS
+
+
+def test_each_key_of_a_row_is_documented_and_no_other() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "front.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == ROW_KEYS
+
+
+def test_intervals_stand_under_the_names_of_what_they_are_of() -> None:
+    row = document(a_report())["front"][0]
+    assert set(row["interval"]) == {"accuracy", *row["metrics"]}
+    assert row["interval"]["accuracy"] == pytest.approx([0.882, 0.918])
+
+
+def test_a_number_that_was_taken_without_an_interval_has_none() -> None:
+    plain = replace(FAST, measurements=tuple(replace(m, low=None) for m in FAST.measurements))
+    assert a_row(plain).interval == {}
+
+
+def test_ties_name_the_other_points_of_the_front_by_objective() -> None:
+    near = sample_record(4, EXTRA, latency_ms=0.502, size_bytes=24_000.0, memory_bytes=4e6)
+    ties = {row["trial"]: row["ties"] for row in document(a_report(BASE, FAST, near))["front"]}
+    assert ties == {3: {"accuracy": [4], "latency_ms": [4]}, 4: {"accuracy": [3], "latency_ms": [3]}}
+
+
+def test_scores_that_were_compared_in_pairs_tie_as_was_found() -> None:
+    good = sample_record(4, EXTRA, accuracy=0.95)
+    same = frozenset((FAST.sha256, good.sha256))
+    found = {}
+    for alike in (set(), {same}):
+        report = build("digits-1", "accuracy", [BASE, FAST, good], OBJECTIVES, [], {}, {"accuracy": alike})
+        assert report is not None
+        found[len(alike)] = {row.trial: row.ties.get("accuracy") for row in report.front}
+    assert found == {0: {3: None, 4: None}, 1: {3: (4,), 4: (3,)}}
+
+
+def test_a_baseline_off_the_front_ties_with_nothing() -> None:
+    assert document(a_report())["baseline"]["ties"] == {}
 
 
 def test_a_ratio_stands_beside_each_metric_and_nothing_else() -> None:
