@@ -58,7 +58,8 @@ def folds(model: nn.Module, splits: SearchSplits, teacher: torch.Tensor | None, 
 def summary(name: str, scores: Sequence[float]) -> Measurement:
     """Return the mean of the folds' scores, with the t interval of the mean."""
     mean, count = float(np.mean(scores)), len(scores)
-    t = _T[count - 2] if count - 2 < len(_T) else 2.0
+    # From ten degrees of freedom on, near the normal distribution, this is right to a hundredth.
+    t = _T[count - 2] if count - 2 < len(_T) else 1.96 + 2.5 / (count - 1)
     reach = t * float(np.std(scores, ddof=1)) / math.sqrt(count)
     return Measurement(name, mean, mean - reach, mean + reach, f"mean of {count} folds of the validation split")
 

@@ -48,7 +48,7 @@ def settle(result: Result, plan: StationPlan, validation: Split, say: Callable[[
             if all(each.sha256 in known and not known[each.sha256].crowded for each in chosen):
                 break
             found: dict[str, Final] = {}
-            for group in _groups(result, chosen):
+            for group in _groups(chosen):
                 found |= _time(result, group, bench)
             result.keep_finals({**known, **found})
     left = sum(final.crowded for final in result.finals.values())
@@ -86,7 +86,7 @@ def _at_its_best(record: TrialRecord) -> TrialRecord:
     return replace(record, measurements=tuple(best))
 
 
-def _groups(result: Result, chosen: Sequence[TrialRecord]) -> Iterator[list[TrialRecord]]:
+def _groups(chosen: Sequence[TrialRecord]) -> Iterator[list[TrialRecord]]:
     group: list[TrialRecord] = []
     for each in chosen:
         group.append(each)

@@ -64,6 +64,11 @@ def load(job: Job) -> Subject:
     model = usercode.load_model(job)
     splits = usercode.load_data(job)
     usercode.check_fit(model, splits, metric)
+    if (job.cross_validation or 0) > len(splits.search.validation):
+        raise DataError(
+            f"the validation split has {len(splits.search.validation)} samples, which do not make {job.cross_validation} "
+            "folds; ask for a smaller cross_validation"
+        )
     anatomy = dissect(model, splits.search.train.first(2).inputs)
     space = spaces.build(job, anatomy)
     prints = {"model": _model_hash(model), "data": splits.fingerprint(), "space": space.fingerprint()}

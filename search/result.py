@@ -117,7 +117,7 @@ class Result:
         """The front with its baseline, or None while the baseline is not done."""
         metric = self.job.metric_name
         # Before the artifacts were compared in pairs nothing is known of them, and equal scores are all that ties.
-        alike = {metric: self.alike} if self.study.noted("alike") else {}
+        alike = {metric: self.alike} if self._kept("alike") else {}
         return build(self.name, metric, self.records, self.objectives, self.job.bounds, self.test_scores, alike)
 
     @property

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from paretrim.errors import TrialError
 from paretrim.evaluators import evaluator, machine

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 
 import torch
 from torch import nn
@@ -104,17 +104,20 @@ class TrialRunner:
         artifact = self._lowered(main, model, asked.recipe, seconds)
         measurements = main.score(artifact, expected, seconds)
         weights = Measurement("weights", sum(p.numel() for p in model.parameters()), how="parameters that are left")
+        # The same on all targets.
+        of_recipe = (*self._cross_validated(asked.recipe, seconds), weights)
         yield TrialRecord(
             number=asked.number,
             kind=asked.kind,
             state="complete",
             recipe=asked.recipe.values,
             seed=asked.recipe.seed,
-            measurements=(*measurements, *self._cross_validated(asked.recipe, seconds), weights),
+            measurements=(*measurements, *of_recipe),
             sha256=artifact.sha256,
             model_sha256=artifact.model_sha256,
             elsewhere={
-                each.plan.name: self._elsewhere(each, model, asked.recipe, expected, seconds) for each in others
+                each.plan.name: self._elsewhere(each, model, asked.recipe, expected, of_recipe, seconds)
+                for each in others
             },
             environment=main.environment(),
             seconds=seconds,
@@ -195,13 +198,20 @@ class TrialRunner:
             for _ in self._recovered(model, recipe, fold.train, fold.teacher, seconds):
                 pass  # its course is not recorded
             self._bake(model, recipe)
-            artifact = self._lowered(station, model, recipe, seconds, self._scratch)
-            with clocked(seconds, "cross_validation"), self._lane.working():
-                scores.append(station.score_on(artifact, fold.held))
+            with TemporaryDirectory(prefix="fold-", dir=self._scratch) as folder:
+                artifact = self._lowered(station, model, recipe, seconds, Path(folder))
+                with clocked(seconds, "cross_validation"), self._lane.working():
+                    scores.append(station.score_on(artifact, fold.held))
         return (crossvalidation.summary(f"{context.metric.name}_cv", scores),)
 
     def _elsewhere(
-        self, station: Station, model: nn.Module, recipe: Recipe, expected: float, seconds: dict[str, float]
+        self,
+        station: Station,
+        model: nn.Module,
+        recipe: Recipe,
+        expected: float,
+        of_recipe: tuple[Measurement, ...],
+        seconds: dict[str, float],
     ) -> Elsewhere:
         """Score a trial on a further target, where it may fail without failing the trial."""
         try:
@@ -209,7 +219,7 @@ class TrialRunner:
             found = station.score(artifact, expected, seconds)
         except ParetrimError as error:
             return Elsewhere(cause=str(error))
-        return Elsewhere(found, artifact.sha256, artifact.model_sha256, station.environment())
+        return Elsewhere((*found, *of_recipe), artifact.sha256, artifact.model_sha256, station.environment())
 
 
 def lowering_request(space: Space, bits: dict[str, int], splits: SearchSplits) -> LoweringRequest:
