@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.error import URLError
@@ -20,9 +21,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from paretrim.errors import ParetrimError
+from paretrim.evaluators.measurement import Measurement
 from paretrim.tracking.constraints import parse
 from paretrim.tracking.mlflow_tracker import MlflowTracker, TrackingError, chart_pages
-from paretrim.tracking.records import Epoch, TrialRecord
+from paretrim.tracking.records import Elsewhere, Epoch, State, TrialRecord
+from paretrim.tracking.settled import SEARCHED, Final, settled
 from paretrim.tracking.testing import TrackerContract, sample_record, sample_summary
 from paretrim.tracking.tracker import MemoryTracker
 from paretrim.tracking.view import View
@@ -143,6 +146,69 @@ def test_a_trial_is_named_and_tagged(search: Search) -> None:
     assert run.data.tags["paretrim.state"] == "complete"
     assert run.data.tags["paretrim.artifact_sha256"] == record.sha256
     assert run.data.tags["paretrim.model_sha256"] == record.model_sha256
+
+
+def test_a_trial_is_tagged_with_what_it_was_measured_with(search: Search) -> None:
+    environment = {"cpu": "a processor", "runtime": "a runtime 1.0", "threads": "1", "flags": "x" * 100_000}
+    search.tracker.log_trial(replace(sample_record(3), environment=environment))
+    tags = search.run(3).data.tags
+    assert {name: tags[f"paretrim.{name}"] for name in ("cpu", "runtime", "threads")} == {
+        "cpu": "a processor",
+        "runtime": "a runtime 1.0",
+        "threads": "1",
+    }
+    assert tags["paretrim.flags"].startswith("xxx")
+
+
+def test_measurements_on_a_further_target_stand_under_its_name(search: Search) -> None:
+    there = Elsewhere((Measurement("latency_ms", 3.0, 2.9, 3.1), Measurement("accuracy", 0.8)), sha256="a" * 64)
+    search.tracker.log_trial(replace(sample_record(3, latency_ms=0.5), elsewhere={"signed": there}))
+    metrics = search.run(3).data.metrics
+    assert (metrics["latency_ms"], metrics["signed/latency_ms"], metrics["signed/accuracy"]) == (0.5, 3.0, 0.8)
+    assert (metrics["signed/latency_ms_low"], metrics["signed/latency_ms_high"]) == (2.9, 3.1)
+
+
+@pytest.mark.parametrize("state", ["complete", "failed"])
+def test_a_run_holds_its_record_whole(search: Search, tmp_path: Path, state: State) -> None:
+    there = Elsewhere(cause="it does not load there")
+    record = replace(sample_record(3, state=state, cause="x" * 10_000), elsewhere={"signed": there})
+    search.tracker.log_trial(record)
+    file = search.client.download_artifacts(search.run(3).info.run_id, "record.json", str(tmp_path))
+    assert TrialRecord.from_json(Path(file).read_text()) == record
+
+
+def a_final(latency_ms: float) -> Final:
+    interval = (latency_ms * 0.99, latency_ms * 1.01)
+    return Final(
+        Measurement("latency_ms", latency_ms, *interval), Measurement("latency_ratio", latency_ms / 2), crowded=False
+    )
+
+
+def test_a_latency_that_was_taken_again_is_a_later_step_of_the_same_metric(search: Search) -> None:
+    records = [sample_record(0), sample_record(3, latency_ms=0.5, latency_ratio=0.25)]
+    for record in records:
+        search.tracker.log_trial(record)
+    for _ in range(2):  # a summary that is written again adds nothing
+        search.tracker.log_summary(sample_summary(settled(records, {records[1].sha256: a_final(0.4)})))
+    run = search.run(3)
+    history = search.client.get_metric_history(run.info.run_id, "latency_ms")
+    assert [(point.step, point.value) for point in history] == [(0, 0.5), (1, 0.4)]
+    metrics = run.data.metrics
+    assert (metrics["latency_ms"], metrics["latency_ratio"], metrics[SEARCHED]) == (0.4, 0.2, 0.5)
+    assert metrics["latency_ms_low"] == pytest.approx(0.396)
+    assert len(search.client.get_metric_history(search.run(0).info.run_id, "latency_ms")) == 1
+
+
+def test_a_latency_that_was_taken_a_third_time_is_the_one_that_is_shown(search: Search) -> None:
+    records = [sample_record(0), sample_record(3, latency_ms=0.5, latency_ratio=0.25)]
+    for record in records:
+        search.tracker.log_trial(record)
+    for latency in (0.4, 0.3):
+        search.tracker.log_summary(sample_summary(settled(records, {records[1].sha256: a_final(latency)})))
+    run = search.run(3)
+    history = search.client.get_metric_history(run.info.run_id, "latency_ms")
+    assert [point.value for point in history] == [0.5, 0.4, 0.3]
+    assert run.data.metrics["latency_ms"] == 0.3
 
 
 def test_runs_are_flat(search: Search) -> None:
