@@ -74,7 +74,7 @@ def energy(request: dict[str, Any], target: Target) -> dict[str, Any]:
     session = target.open(Path(request["model"]))
     timing.warm_up(session, inputs)
     found = meters.readable()
-    idle, idle_s, _ = _metered(found, lambda calls: time.sleep(0.01))
+    idle, idle_s, _ = _metered(found, lambda _: time.sleep(0.01))
     used, busy_s, calls = _metered(found, lambda calls: session(inputs[calls % len(inputs)]))
     watts = idle / idle_s
     return {

@@ -94,7 +94,7 @@ def contest(models: Sequence[Open], inputs: Sequence[Array], rules: Rules) -> li
         The times of each, in the given order.
     """
     found = [Clocked() for _ in models]
-    order = random.Random(0)  # noqa: S311 - the order of blocks, so that no model always follows the same other
+    order = random.Random(0)
     before: list[Session] = []
     started = time.perf_counter()
     for layout in range(_MOST_LAYOUTS):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
+from paretrim.tracking.front import Objective
 from paretrim.tracking.records import BASELINE, TrialRecord
 from paretrim.tracking.report import Report, Row
 from paretrim.tracking.settled import crowded
@@ -87,14 +88,25 @@ def _cells(row: Row, report: Report, costs: Sequence[str], test: bool) -> list[s
 
 def tie_lines(report: Report) -> list[str]:
     """Return, for each objective, which points of the front are not told apart by what was measured."""
-    lines = []
-    for o in report.objectives:
-        groups = dict.fromkeys(
-            tuple(sorted((row.trial, *row.ties[o.name]))) for row in report.front if row.ties.get(o.name)
-        )
-        if groups:
-            lines.append(f"not told apart by {heading(o.name)}: {'; '.join(' = '.join(map(str, g)) for g in groups)}")
-    return lines
+    found = (
+        _like_the_best(report, o) if o.name == report.metric else _groups(report, o.name) for o in report.objectives
+    )
+    return [line for line in found if line]
+
+
+def _like_the_best(report: Report, objective: Objective) -> str:
+    """Name the points whose score may be as good as the best: unlike costs in boxes, scores do not tie in groups."""
+    if not report.front:
+        return ""
+    best = min(report.front, key=lambda row: objective.box(row.validation[objective.name]))
+    others = ", ".join(map(str, best.ties.get(objective.name, ())))
+    return f"not told apart from the best {objective.name}, that of trial {best.trial}: {others}" if others else ""
+
+
+def _groups(report: Report, name: str) -> str:
+    groups = dict.fromkeys(tuple(sorted((row.trial, *row.ties[name]))) for row in report.front if row.ties.get(name))
+    told = "; ".join(" = ".join(map(str, group)) for group in groups)
+    return f"not told apart by {heading(name)}: {told}" if told else ""
 
 
 def disturbed_line(records: Sequence[TrialRecord]) -> list[str]:
