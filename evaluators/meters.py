@@ -51,8 +51,17 @@ def joules(meters: Sequence[Meter], before: Sequence[float]) -> float:
 
 
 def _counters(powercap: Path) -> list[Path]:
-    # Packages are intel-rapl:N; their parts, intel-rapl:N:M, are counted in them. AMD's counters have the same names.
-    return sorted(folder / "energy_uj" for folder in powercap.glob("intel-rapl:*") if folder.name.count(":") == 1)
+    # Packages are intel-rapl:N; their cores, intel-rapl:N:M, are counted in them. AMD's counters have the same names.
+    # A laptop's psys looks like one more package, and counts the whole machine, packages included.
+    zones = [folder for folder in powercap.glob("intel-rapl:*") if folder.name.count(":") == 1]
+    return sorted(folder / "energy_uj" for folder in zones if _what(folder) != "psys")
+
+
+def _what(zone: Path) -> str:
+    try:
+        return (zone / "name").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _packages(powercap: Path) -> list[Meter]:

@@ -1,0 +1,60 @@
+"""Measuring processes whose answers a test decides, and targets that a process finds on its path."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+
+Replace = Callable[[str], None]
+Answers = Sequence[Mapping[str, Any]]
+
+
+@pytest.fixture
+def replace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Replace:
+    """Give a function that puts a shell script in the place of the measuring process."""
+
+    def replaced(script: str) -> None:
+        path = tmp_path / "probe"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(path))
+
+    return replaced
+
+
+@pytest.fixture
+def canned(replace: Replace, tmp_path: Path) -> Callable[[Answers], Callable[[], list[Any]]]:
+    """Give a function that lets measuring processes answer, one after the other, what it is given.
+
+    It returns one that tells the requests which they got.
+    """
+    folder = tmp_path / "canned"
+
+    def prepared(answers: Answers) -> Callable[[], list[Any]]:
+        folder.mkdir()
+        for number, answer in enumerate(answers):
+            (folder / f"answer-{number}").write_text(json.dumps(answer))
+        replace(f'cd {folder}; n=$(ls | grep -c request); cat > "request-$n"; cat "answer-$n"')
+
+        def requests() -> list[Any]:
+            files = sorted(folder.glob("request-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+            return [json.loads(file.read_text()) for file in files]
+
+        return requests
+
+    return prepared
+
+
+@pytest.fixture
+def helpers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let processes import the targets of `helper_targets` by that name."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
