@@ -1,17 +1,32 @@
-"""A real search, run once for all tests that look at its result."""
+"""Real searches, each run once for all tests that look at its result."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from paretrim.search import prepare
 from paretrim.search.api import search
 from paretrim.search.job import Job
-from paretrim.search.result import Result
+from paretrim.search.result import Result, objectives_of
+from paretrim.search.space import Space
+from paretrim.search.store import JobFolder, Store
+from paretrim.search.study import SCHEMA, Study
+from paretrim.search.trial import TrialContext
+from paretrim.spaces.anatomy import Anatomy, Layer
+from paretrim.spaces.dimension import Range
+from paretrim.tracking.records import TrialRecord
 
 SUBJECTS = Path(__file__).resolve().parents[1] / "subjects"
+SPACE = Space(
+    (),
+    Anatomy((Layer("head", 40, True, True),), (), (), (4,), torch.float32),
+    (Range("pruning.ratio.stem", 0.0, 0.75, neutral=0.0),),
+)
 
 
 def tiny_job(**changes: Any) -> Job:
@@ -27,10 +42,46 @@ def tiny_job(**changes: Any) -> Job:
     return Job(**{**given, **changes})
 
 
+def a_search(store: Store, records: Sequence[TrialRecord], job: Job) -> Result:
+    """Return the result of a search that made these trials, in a real study."""
+    folder = store.create(job.name)
+    study = Study(store.study_url, folder.name, objectives_of(job, maximize=True), job.bounds, job.seed, create=True)
+    study.note("schema", SCHEMA)
+    study.note("job", job.model_dump(mode="json"))
+    study.note("maximize", True)
+    store.mark_started(folder)
+    by_number = {record.number: record for record in records}
+    for number in range(max(by_number, default=-1) + 1):
+        study.ask(SPACE)
+        if number in by_number:
+            study.tell(by_number[number])
+    return Result(folder.name, job, store, folder, study)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A search of six trials that ended."""
     return search(tiny_job(), store=tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="session")
+def context(finished: Result, tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
+    """What the trials of the search of six shared."""
+    folder = JobFolder("again", tmp_path_factory.mktemp("again"))
+    return prepare.prepare(finished.job, prepare.load(finished.job), folder, finished.study.noted("references"), print)
+
+
+@pytest.fixture(scope="session")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A search of four trials on two targets, for a score that is cross-validated."""
+    job = tiny_job(
+        name="several",
+        also=[{"name": "signed", "runtime": "onnxruntime", "activations": "signed"}],
+        cross_validation=2,
+        objectives=["accuracy_cv", "latency_ms", "size_bytes"],
+        budget={"trials": 4, "parallel": 2},
+    )
+    return search(job, store=tmp_path_factory.mktemp("several"))
 
 
 @pytest.fixture(scope="session")

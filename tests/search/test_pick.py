@@ -1,27 +1,22 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-import torch
 from optuna.trial import TrialState
 
 from paretrim.errors import ArtifactError, NothingFoundError, UnknownJobError, UsageError
 from paretrim.search.job import Job
-from paretrim.search.result import Result, artifact_of, objectives_of, open_result
-from paretrim.search.space import Space
+from paretrim.search.result import Result, artifact_of, open_result
 from paretrim.search.store import Store
-from paretrim.search.study import SCHEMA, Study
-from paretrim.spaces.anatomy import Anatomy, Layer
-from paretrim.spaces.dimension import Range
+from paretrim.search.study import SCHEMA
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.testing import sample_record
 
-ANATOMY = Anatomy((Layer("head", 40, True, True),), (), (), (4,), torch.float32)
-SPACE = Space((), ANATOMY, (Range("pruning.ratio.stem", 0.0, 0.75, neutral=0.0),))
+from .conftest import SPACE, a_search
+
 COSTS = ("latency_ms", "size_bytes", "memory_bytes")
 
 
@@ -51,22 +46,6 @@ RECORDS = [
 
 def a_job(**given: Any) -> Job:
     return Job(**{"name": "digits", "model": "mine:model", "data": "mine:data", **given})
-
-
-def a_search(store: Store, records: list[TrialRecord], job: Job) -> Result:
-    """Return the result of a search that made these trials, in a real study."""
-    folder = store.create(job.name)
-    study = Study(store.study_url, folder.name, objectives_of(job, maximize=True), job.bounds, job.seed, create=True)
-    study.note("schema", SCHEMA)
-    study.note("job", job.model_dump(mode="json"))
-    study.note("maximize", True)
-    store.mark_started(folder)
-    by_number = {record.number: record for record in records}
-    for number in range(max(by_number, default=-1) + 1):
-        study.ask(SPACE)
-        if number in by_number:
-            study.tell(by_number[number])
-    return Result(folder.name, job, store, folder, study)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +101,7 @@ def test_a_row_has_what_an_export_needs(result: Result) -> None:
 
 def test_held_out_scores_do_not_sway_the_choice(tmp_path: Path) -> None:
     choices = found(tmp_path, *RECORDS)
-    choices.study.note("test_scores", {RECORDS[0].sha256: 0.9, RECORDS[1].sha256: 0.1, RECORDS[2].sha256: 0.99})
+    choices.keep_test_scores({RECORDS[0].sha256: 0.9, RECORDS[1].sha256: 0.1, RECORDS[2].sha256: 0.99})
     assert choices.pick().trial == 3
     assert choices.pick().test == {"accuracy": 0.1}
 
@@ -294,9 +273,8 @@ def test_a_point_knows_its_artifact(result: Result) -> None:
 
 
 def test_an_artifact_that_is_gone_is_named(result: Result) -> None:
-    gone = replace(result.pick(trial=5), sha256="0" * 64)
-    with pytest.raises(ArtifactError, match=r"the artifact of trial 5 is missing: .*0000\.onnx\.xz"):
-        artifact_of(result, gone.trial)
+    with pytest.raises(ArtifactError, match=f"the artifact of trial 5 is missing: .*{RECORDS[3].sha256}"):
+        artifact_of(result, 5)
 
 
 def test_a_reopened_study_hands_out_what_was_never_told(tmp_path: Path) -> None:

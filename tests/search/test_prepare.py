@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from paretrim.errors import UsageError
-from paretrim.search import prepare
+from paretrim.errors import DataError, UsageError
+from paretrim.evaluators.splits import Splits
+from paretrim.search import prepare, usercode
 from paretrim.search.job import Job
+
+from .conftest import SUBJECTS, tiny_job
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine can run it")
@@ -22,3 +25,15 @@ def test_a_runtime_that_cannot_run_here_is_refused_before_the_model_is_loaded(
     job = Job(model="nowhere:model", data="nowhere:data", folder=tmp_path, **targets)
     with pytest.raises(UsageError, match=r"'torch-compile-cuda' cannot run on this machine: .*CUDA"):
         prepare.load(job)
+
+
+def test_more_folds_than_validation_samples_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    usercode.use_folder(SUBJECTS)
+    data = usercode.load_data(tiny_job())
+    kept = data.search
+    three = kept.validation.part(torch.arange(3))
+    few = Splits(train=kept.train, calibration=kept.calibration, validation=three, test=data.test.unseal())
+    monkeypatch.setattr(usercode, "load_data", lambda job: few)
+    with pytest.raises(DataError, match="the validation split has 3 samples, which do not make 4 folds"):
+        prepare.load(tiny_job(cross_validation=4))
+    assert prepare.load(tiny_job(cross_validation=3)).splits is few

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,13 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from paretrim.errors import JobError, LoweringError, ResumeError, UserCodeError
-from paretrim.search import prepare
 from paretrim.search.api import load_result, resume, search
 from paretrim.search.result import Result
-from paretrim.search.store import JobFolder
 from paretrim.search.study import Asked
-from paretrim.search.trial import TrialRunner
+from paretrim.search.trial import TrialContext, TrialRunner
 from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.records import TrialRecord
+from paretrim.tracking.settled import SEARCHED
 
 from .conftest import tiny_job
 
@@ -40,6 +40,14 @@ def test_int8_is_smaller_than_the_baseline_and_scores_alike(finished: Result) ->
     baseline, _, int8 = (r.metrics for r in finished.records[:3])
     assert int8["size_bytes"] < 0.5 * baseline["size_bytes"]
     assert int8["accuracy"] > baseline["accuracy"] - 0.05
+
+
+def test_every_trial_says_what_it_was_measured_with_and_how_long_each_step_took(finished: Result) -> None:
+    for record in finished.records:
+        assert {"cpu", "runtime", "threads", "batch"} <= set(record.environment)
+        assert {"reshape", "bake", "lower", "accuracy", "latency", "memory"} <= set(record.seconds)
+        assert all(record.environment.values())
+        assert not record.elsewhere
 
 
 def test_front_is_a_data_frame_with_validation_and_test_scores(finished: Result) -> None:
@@ -66,16 +74,38 @@ def test_tracking_holds_each_trial_once_as_a_flat_run(finished: Result) -> None:
     assert front == set(finished.front["trial"])
 
 
+def test_tracking_holds_each_record_whole_with_its_environment(finished: Result, tmp_path: Path) -> None:
+    client = MlflowClient(finished.store.tracking_uri)
+    experiment = client.get_experiment_by_name(finished.name)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`paretrim.trial` = '2'")
+    record = finished.study.records()[2]
+    file = client.download_artifacts(run.info.run_id, "record.json", str(tmp_path))
+    assert TrialRecord.from_json(Path(file).read_text()) == record
+    assert run.data.tags["paretrim.cpu"] == record.environment["cpu"]
+
+
+def test_tracking_shows_the_latency_of_the_end_after_that_of_the_search(finished: Result) -> None:
+    client = MlflowClient(finished.store.tracking_uri)
+    experiment = client.get_experiment_by_name(finished.name)
+    assert experiment is not None
+    now, then = finished.records, finished.study.records()
+    for run in client.search_runs([experiment.experiment_id], "tags.`paretrim.trial` != ''"):
+        number = int(run.data.tags["paretrim.trial"])
+        history = client.get_metric_history(run.info.run_id, "latency_ms")
+        first = (0, then[number].metrics["latency_ms"])
+        later = [(1, now[number].metrics["latency_ms"])] if SEARCHED in now[number].metrics else []
+        assert [(point.step, point.value) for point in history] == [first, *later]
+
+
 def test_a_result_can_be_opened_again(finished: Result) -> None:
     again = load_result(finished.name, store=finished.store.root)
     assert again.records == finished.records
     assert again.require_report().to_json() == finished.require_report().to_json()
 
 
-def test_the_same_recipe_and_seed_make_the_same_file(finished: Result, tmp_path: Path) -> None:
+def test_the_same_recipe_and_seed_make_the_same_file(finished: Result, context: TrialContext, tmp_path: Path) -> None:
     # Without Ray: the runner of trials does not know it.
-    folder = JobFolder("again", tmp_path)
-    context = prepare.prepare(finished.job, prepare.load(finished.job), folder, {}, print)
     record = finished.records[4]
     recipe = Recipe.of(record.recipe, record.seed)
     threads = torch.get_num_threads()
@@ -89,15 +119,15 @@ def test_the_same_recipe_and_seed_make_the_same_file(finished: Result, tmp_path:
 
 
 def test_resume_with_a_larger_budget_says_that_the_test_data_was_seen(finished: Result, tmp_path: Path) -> None:
-    small = search(tiny_job(budget={"trials": 3, "parallel": 2}), store=tmp_path)
-    larger = resume(small.name, trials=4, store=tmp_path)
-    assert [r.number for r in larger.records] == [0, 1, 2, 3]
-    assert larger.records[:3] == small.records
+    store = shutil.copytree(finished.store.root, tmp_path / "store")
+    larger = resume(finished.name, trials=7, store=store)
+    assert [r.number for r in larger.records] == list(range(7))
+    assert larger.study.records()[:6] == finished.study.records()
     client = MlflowClient(larger.store.tracking_uri)
     experiment = client.get_experiment_by_name(larger.name)
     assert experiment is not None
     (summary,) = client.search_runs([experiment.experiment_id], "tags.`paretrim.summary` = 'true'")
-    assert "first seen after 3 trials" in summary.data.tags["paretrim.test"]
+    assert "first seen after 6 trials" in summary.data.tags["paretrim.test"]
 
 
 def test_resume_refuses_a_changed_model(finished: Result) -> None:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from paretrim.search.words import clock, front_table, heading, quantity
+from paretrim.search.words import clock, disturbed_line, front_table, heading, quantity, tie_lines
 from paretrim.tracking.constraints import parse
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.report import Report, build
@@ -131,6 +132,31 @@ def test_a_baseline_off_the_front_is_not_marked() -> None:
     assert "*" not in " ".join(rendered(a_report(BASE, better)))
 
 
+def test_a_score_has_half_the_width_of_its_interval() -> None:
+    base = rows(rendered(a_report()))[0]
+    assert "0.9000 ±0.018" in base
+
+
+def test_a_score_without_an_interval_stands_alone() -> None:
+    base = replace(BASE, measurements=tuple(replace(m, low=None, high=None) for m in BASE.measurements))
+    assert "±" not in rows(rendered(a_report(base)))[0]
+
+
+def test_points_that_are_not_told_apart_are_listed_by_objective_once() -> None:
+    faster = sample_record(4, accuracy=0.9, latency_ms=0.1, size_bytes=1e6, memory_bytes=4e6)
+    lines = tie_lines(a_report(BASE, faster, SMALL))
+    assert lines == ["not told apart by accuracy: 0 = 4", "not told apart by memory: 0 = 4"]
+    assert tie_lines(a_report(BASE)) == []
+
+
+def test_trials_that_were_disturbed_are_counted_but_for_the_baseline() -> None:
+    base = sample_record(0, latency_crowded=1.0)
+    quiet, disturbed = sample_record(3, latency_crowded=0.0), sample_record(4, latency_crowded=1.0)
+    (line,) = disturbed_line([base, quiet, disturbed, sample_record(5, state="failed")])
+    assert line == "off the front, timed while others kept the machine busy: 1"
+    assert disturbed_line([base, quiet]) == []
+
+
 def test_costs_stand_beside_their_ratios() -> None:
     _, small = rows(rendered(a_report()))
     assert "0.0500 ms (0.25)" in small
@@ -147,7 +173,7 @@ def test_held_out_scores_have_a_column_of_their_own() -> None:
     lines = rendered(a_report(test_scores={SMALL.sha256: 0.7777}))
     assert "held-out test" in " ".join(lines)
     assert "0.7777" in lines[-1]
-    assert rows(lines)[0].split()[4] == "-"
+    assert rows(lines)[0].split()[5] == "-"
 
 
 def test_the_column_of_held_out_scores_can_be_left_out() -> None:
