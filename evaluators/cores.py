@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_KEPT = 0.75
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
@@ -50,7 +51,7 @@ def plan(
     """Share out cores between trials and measurements.
 
     Whole physical cores are set aside for measuring, since two logical cores of one slow each other down; but only
-    where each worker still keeps a core of its own.
+    where several workers train, and each keeps most of its cores: stopping for a measurement now and then costs less.
 
     Args:
         cores: All that may be used.
@@ -61,7 +62,8 @@ def plan(
     measuring = tuple(cores[-threads:])
     aside = set().union(*(twins(core) for core in measuring)) if measuring else set()
     training = tuple(core for core in cores if core not in aside)
-    if len(measuring) == threads and len(training) >= workers:
+    kept, before = len(training) // workers, len(cores) // workers
+    if len(measuring) == threads and workers > 1 and kept > 0 and kept >= _KEPT * before:
         return Plan(measuring, training, spare=True)
     return Plan(measuring, tuple(cores), spare=False)
 

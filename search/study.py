@@ -25,7 +25,7 @@ from paretrim.tracking.constraints import Constraint
 from paretrim.tracking.front import Objective, baseline_metrics
 from paretrim.tracking.records import TrialRecord
 
-SCHEMA = 1
+SCHEMA = 2
 # A recipe that was under way at this many deaths of the driver is taken to be their cause.
 _MOST_ATTEMPTS = 3
 _KIND, _RECIPE, _RECORD, _ATTEMPTS = "paretrim:kind", "paretrim:recipe", "paretrim:record", "paretrim:attempts"
