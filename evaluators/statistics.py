@@ -10,4 +10,5 @@ def share_interval(share: float, count: int) -> tuple[float, float]:
     z = 1.96
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     reach = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+    # At the ends, rounding may leave the share just outside.
+    return max(0.0, min(share, centre - reach)), min(1.0, max(share, centre + reach))

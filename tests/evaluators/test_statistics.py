@@ -15,8 +15,12 @@ class TestShare:
     @given(st.floats(0, 1), COUNTS)
     def test_the_interval_holds_the_share(self, share: float, count: int) -> None:
         low, high = share_interval(share, count)
-        assert 0.0 <= low <= share + 1e-9
-        assert share - 1e-9 <= high <= 1.0
+        assert 0.0 <= low <= share <= high <= 1.0
+
+    @given(COUNTS)
+    def test_the_intervals_of_none_and_of_all_hold_them(self, count: int) -> None:
+        assert share_interval(0.0, count)[0] == 0.0
+        assert share_interval(1.0, count)[1] == 1.0
 
     @given(st.floats(0, 1), st.integers(1, 10_000))
     def test_more_samples_narrow_it(self, share: float, count: int) -> None:
