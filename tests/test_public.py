@@ -167,7 +167,9 @@ def test_no_file_of_the_package_needs_pytest() -> None:
 
 
 def test_everything_that_is_imported_is_a_declared_dependency() -> None:
-    declared = {re.split(r"[\[<>=!~ ]", line)[0].lower() for line in pyproject()["project"]["dependencies"]}
+    project = pyproject()["project"]
+    extras = [line for name, lines in project["optional-dependencies"].items() if name != "test" for line in lines]
+    declared = {re.split(r"[\[<>=!~ ]", line)[0].lower() for line in [*project["dependencies"], *extras]}
     imported = {name for path in package_sources() for name in top_levels(path)}
     others = imported - set(sys.stdlib_module_names) - {"paretrim"}
     assert {DISTRIBUTIONS.get(name, name) for name in others} - declared == set()
