@@ -27,7 +27,7 @@ class OnnxFile:
 
     def __init__(self, settings: TargetSettings) -> None:
         self.settings = settings
-        # Since 1.32, ONNX Runtime reports to its makers from a thread of its own, which a timed process can do without.
+        # ONNX Runtime 1.32 reports to its makers from a thread of its own, which a timed process can do without.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
     def lower(self, model: torch.nn.Module, request: LoweringRequest, folder: Path) -> Artifact:
