@@ -10,6 +10,7 @@ Three things make one model's time differ from the next run's, and each has its 
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ _WARM_UP_S, _WARM_UP_LIMIT_S = 0.02, 0.5
 _STEADY = 0.05
 # Below so many calls a block may not hold an undisturbed one, so the processor's own clock is read at each call.
 _FEW_CALLS = 20
-_KEPT_CALLS = 4096
+_KEPT_OF_BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,12 @@ def _time_layout(
             break
         order.shuffle(turns)
         for i in turns:
-            fastest = _block(sessions[i], inputs, calls[i], found[i].calls, rules.processor_clock)
+            batches = [inputs[(block * calls[i] + call) % len(inputs)] for call in range(calls[i])]
+            fastest, walls = _block(sessions[i], batches, rules.processor_clock)
             floors[i].append(fastest)
+            # From a random one on: the first call after another model's is slower, and is kept no more often than others.
+            step = math.ceil(calls[i] / _KEPT_OF_BLOCK)
+            found[i].calls.extend(walls[order.randrange(step) :: step].tolist())
     for clocked, blocks in zip(found, floors, strict=True):
         clocked.floors.append(float(np.quantile(blocks, 0.25)))
 
@@ -144,28 +149,22 @@ def warm_up(session: Session, inputs: Sequence[Array]) -> float:
         previous = best
 
 
-def _block(session: Session, inputs: Sequence[Array], calls: int, kept: list[float], processor_clock: bool) -> float:
-    """Call a model some times, and return its fastest call, in seconds."""
-    count = len(inputs)
-    walls = np.empty(calls)
-    if calls >= _FEW_CALLS or not processor_clock:
-        for i in range(calls):
-            batch = inputs[i % count]
+def _block(session: Session, batches: Sequence[Array], processor_clock: bool) -> tuple[float, Floats]:
+    """Call a model with each batch, and return its fastest call and the wall times of all, in seconds."""
+    walls = np.empty(len(batches))
+    if len(batches) >= _FEW_CALLS or not processor_clock:
+        for i, batch in enumerate(batches):
             before = time.perf_counter()
             session(batch)
             walls[i] = time.perf_counter() - before
-        fastest = float(walls.min())
-    else:
-        fastest = float("inf")
-        for i in range(calls):
-            batch = inputs[i % count]
-            used, before = time.process_time(), time.perf_counter()
-            session(batch)
-            walls[i] = time.perf_counter() - before
-            fastest = min(fastest, float(walls[i]), time.process_time() - used)
-    if len(kept) < _KEPT_CALLS:
-        kept.extend(walls.tolist())
-    return fastest
+        return float(walls.min()), walls
+    fastest = float("inf")
+    for i, batch in enumerate(batches):
+        used, before = time.process_time(), time.perf_counter()
+        session(batch)
+        walls[i] = time.perf_counter() - before
+        fastest = min(fastest, float(walls[i]), time.process_time() - used)
+    return fastest, walls
 
 
 def _narrow(found: Sequence[Clocked], rules: Rules) -> bool:
