@@ -22,6 +22,8 @@ from paretrim.evaluators.child import command, ending, last_words
 from paretrim.evaluators.target import Array, Session, TargetAddress
 
 _LIMIT_S = 300.0
+# For a process whose pipes are closed to be gone.
+_ENDING_S = 5.0
 
 
 @contextmanager
@@ -96,8 +98,14 @@ def _within(process: subprocess.Popen[bytes], limit_s: float, what: str, words: 
     try:
         yield
     except (OSError, ValueError, EOFError) as error:
-        process.kill() if late.is_set() else None
-        code = process.wait(timeout=30)
+        if late.is_set():
+            process.kill()
+        try:
+            code = process.wait(timeout=_ENDING_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            told = f"the artifact's process and this one do not understand each other at {what}: {error}"
+            raise ArtifactError(told) from error
         words.close()
         if late.is_set():
             raise ArtifactError(f"the artifact took more than {limit_s:.0f} s for {what} and was stopped") from error

@@ -11,11 +11,20 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
+from paretrim.evaluators.evaluator import Specimen
+from paretrim.evaluators.testing import INPUT_SHAPE, ONNX, small_mlp, specimen
 
 Replace = Callable[[str], None]
 Answers = Sequence[Mapping[str, Any]]
+
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+
+
+@pytest.fixture(scope="session")
+def small_onnx(tmp_path_factory: pytest.TempPathFactory) -> Specimen:
+    """Give a small model for ONNX Runtime."""
+    return specimen(ONNX, small_mlp(80), INPUT_SHAPE, tmp_path_factory.mktemp("small-onnx"))
 
 
 @pytest.fixture

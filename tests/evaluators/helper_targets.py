@@ -1,0 +1,97 @@
+"""Targets that behave or misbehave, for processes that find this module on their path; see the fixture `helpers`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from paretrim.errors import ArtifactError
+from paretrim.evaluators.target import Array, MainMemory, Session, TargetSettings
+
+
+class Echo(MainMemory):
+    """Answers with its input, whatever the model file is."""
+
+    def __init__(self, settings: TargetSettings) -> None:
+        self.settings = settings
+
+    def version(self) -> str:
+        return "echo 1"
+
+    def open(self, path: Path) -> Session:
+        return self.answer
+
+    def answer(self, inputs: Array) -> Array:
+        return inputs
+
+
+class Telling(Echo):
+    """Answers with its process, the cores that it may use, and how many of the heavy modules it carries."""
+
+    def answer(self, inputs: Array) -> Array:
+        heavy = [name for name in ("torch", "onnxruntime", "pandas", "ray", "mlflow") if name in sys.modules]
+        return np.array([os.getpid(), sum(1 << core for core in os.sched_getaffinity(0)), len(heavy)])
+
+
+class Printing(Echo):
+    """Prints more than a pipe holds, in each way there is, when it is made, opened and called."""
+
+    def __init__(self, settings: TargetSettings) -> None:
+        super().__init__(settings)
+        _say("made")
+
+    def open(self, path: Path) -> Session:
+        _say("opened")
+        return super().open(path)
+
+    def answer(self, inputs: Array) -> Array:
+        _say("called")
+        return inputs
+
+
+class Moody(Echo):
+    """Does what the first number of a batch says."""
+
+    def answer(self, inputs: Array) -> Array:
+        mood = int(inputs.flat[0])
+        if mood == 1:
+            raise RuntimeError("line one\nthe runtime is out of luck")
+        if mood == 2:
+            os.kill(os.getpid(), 11)
+        if mood == 3:
+            time.sleep(60)
+        if mood == 4:
+            os._exit(7)
+        if mood == 5:
+            return np.array([None])
+        return inputs
+
+
+class Refusing(Echo):
+    """Does not load anything."""
+
+    def open(self, path: Path) -> Session:
+        raise ArtifactError(f"{path.name} is not to its taste")
+
+
+class Sleeping(Echo):
+    """Takes longer to load than anybody waits."""
+
+    def open(self, path: Path) -> Session:
+        time.sleep(60)
+        return self.answer
+
+
+def _say(what: str) -> None:
+    line = f"{what} {'x' * 1000}"
+    for _ in range(100):
+        for stream in (sys.stdout, sys.stderr):
+            stream.write(f"{line}\n")
+            stream.flush()
+        os.write(1, f"{line}\n".encode())
+    subprocess.run(["echo", line], check=True)
