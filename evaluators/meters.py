@@ -42,7 +42,8 @@ def looked_for(powercap: Path = _POWERCAP) -> str:
     locked = [path for path in _counters(powercap) if not os.access(path, os.R_OK)]
     if locked:
         return f"the processor's energy counter {locked[0]} may be read by root only"
-    return f"there is no processor energy counter under {powercap}, and no GPU that NVML can ask (it needs: pip install 'paretrim[nvml]')"
+    asked = "no GPU that NVML can ask (pip install 'paretrim[nvml]')"
+    return f"there is no processor energy counter under {powercap}, and {asked}"
 
 
 def joules(meters: Sequence[Meter], before: Sequence[float]) -> float:
