@@ -22,6 +22,7 @@ from paretrim.spaces.dimension import Range
 from paretrim.tracking.records import TrialRecord
 
 SUBJECTS = Path(__file__).resolve().parents[1] / "subjects"
+SIGNED = {"name": "signed", "runtime": "onnxruntime", "activations": "signed"}
 SPACE = Space(
     (),
     Anatomy((Layer("head", 40, True, True),), (), (), (4,), torch.float32),
@@ -76,7 +77,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A search of four trials on two targets, for a score that is cross-validated."""
     job = tiny_job(
         name="several",
-        also=[{"name": "signed", "runtime": "onnxruntime", "activations": "signed"}],
+        also=[SIGNED],
         cross_validation=2,
         objectives=["accuracy_cv", "latency_ms", "size_bytes"],
         budget={"trials": 4, "parallel": 2},

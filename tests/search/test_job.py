@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretrim.errors import JobError
+from paretrim.evaluators import meters
 from paretrim.evaluators.target import TargetSettings
 from paretrim.search.job import Job, impossible
 from paretrim.search.metric import NamedMetric, OwnMetric
+from paretrim.search.result import objectives_of
 from paretrim.spaces.pruning import PruningOptions
 from paretrim.spaces.quantization import QuantizationOptions
 from paretrim.spaces.recovery import RecoveryOptions
@@ -304,6 +306,7 @@ JOBS = [
     {"metric": "mine:psnr", "objectives": ["size_bytes", "psnr"], "constraints": ["psnr >= baseline - 1"]},
     {"budget": {"trials": 7, "minutes": 1.5, "parallel": 3, "trial_minutes": 0.5}, "tracking_uri": "http://x:5000"},
     {"target": {"threads": 4, "batch_size": 8}, "seed": 5, "name": "other.name-1", "export_tolerance": 0.5},
+    {"also": [{"runtime": "openvino", "name": "ov"}, {"activations": "signed", "name": "s"}], "cross_validation": 3},
 ]
 
 
@@ -342,6 +345,8 @@ def test_the_identity_ignores_the_budget_and_where_things_lie(tmp_path: Path) ->
     "given",
     [
         {"seed": 1},
+        {"also": [{"name": "signed", "activations": "signed"}]},
+        {"cross_validation": 3},
         {"space": {"pruning": "off"}},
         {"objectives": ["accuracy"]},
         {"constraints": ["accuracy >= 0.5"]},
@@ -357,6 +362,79 @@ def test_the_target_is_handed_to_the_evaluators() -> None:
     wanted = TargetSettings("onnxruntime", 2, 4, "signed", "basic")
     given = {"threads": 2, "batch_size": 4, "activations": "signed", "optimization": "basic"}
     assert a_job(target=given).target.settings == wanted
+
+
+SIGNED = {"name": "signed", "activations": "signed"}
+
+
+def test_further_targets_stand_beside_the_first_by_name() -> None:
+    job = a_job(also=[SIGNED, {"runtime": "openvino"}])
+    assert list(job.targets) == ["onnxruntime", "signed", "openvino"]
+    assert job.targets["signed"].settings == TargetSettings("onnxruntime", 1, 1, "signed")
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"also": [{"activations": "signed"}]}, "onnxruntime"),
+        ({"also": [SIGNED, SIGNED]}, "signed"),
+        ({"target": {"name": "mine"}, "also": [{**SIGNED, "name": "mine"}]}, "mine"),
+        ({"target": {"name": "openvino"}, "also": [{"runtime": "openvino"}]}, "openvino"),
+    ],
+)
+def test_two_targets_of_one_name_are_refused(given: dict[str, Any], name: str) -> None:
+    assert mistakes(**given) == {"also": f"two targets are called {name}; give one of them another 'name'"}
+
+
+def test_a_wrong_first_target_hides_no_clash_of_the_others() -> None:
+    assert set(mistakes(target={"thread": 2}, also=[SIGNED, SIGNED])) == {"target.thread", "also"}
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"), [("accuracy", "accuracy_cv"), ("f1", "f1_cv"), (a_metric, "a_metric_cv")], ids=str
+)
+def test_a_cross_validated_score_is_a_metric_only_where_it_is_asked_for(metric: object, name: str) -> None:
+    asked = {"metric": metric, "objectives": [name, "latency_ms"], "constraints": [f"{name} >= baseline - 0.1"]}
+    job = a_job(**asked, cross_validation=5)
+    assert job.objectives == (name, "latency_ms")
+    refused = mistakes(**asked)
+    assert set(refused) == {"objectives.0", "constraints.0"}
+    assert all(message.startswith(f"unknown metric '{name}'") for message in refused.values())
+
+
+@pytest.mark.parametrize("count", [0, 1, 101, 2.5])
+def test_cross_validation_needs_two_folds_at_least(count: float) -> None:
+    assert f"given {count}" in mistakes(cross_validation=count)["cross_validation"]
+
+
+def test_a_cross_validated_score_is_maximized_when_the_metric_is() -> None:
+    job = a_job(cross_validation=5, objectives=["accuracy_cv", "latency_ms"])
+    assert [(o.name, o.maximize) for o in objectives_of(job, maximize=True)] == [
+        ("accuracy_cv", True),
+        ("latency_ms", False),
+    ]
+    assert not any(o.maximize for o in objectives_of(job, maximize=False))
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"objectives": ["accuracy", "energy_millijoules"]}, "objectives.1"),
+        ({"constraints": ["energy_millijoules <= 5"]}, "constraints.0"),
+    ],
+)
+def test_energy_is_refused_with_the_reason_where_there_is_no_meter(
+    given: dict[str, Any], field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meters, "readable", list)
+    message = mistakes(**given)[field]
+    assert message == f"energy_millijoules cannot be measured on this machine: {meters.looked_for()}"
+    assert "energy_millijoules" not in mistakes(objectives=["energy"])["objectives.0"]
+
+
+def test_energy_is_a_metric_where_there_is_a_meter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meters, "readable", lambda: [meters.Meter("a meter", lambda: 0.0)])
+    assert a_job(objectives=["accuracy", "energy_millijoules"]).objectives[1] == "energy_millijoules"
 
 
 def test_timings_have_noise_and_sizes_have_none() -> None:
