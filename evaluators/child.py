@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 from paretrim.errors import MeasurementError
 
@@ -18,7 +19,7 @@ def ask(question: str, request: Mapping[str, Any], limit_s: float = _LIMIT_S) ->
     """Run one measurement in a fresh process and return its answer.
 
     Args:
-        question: ``latency``, ``memory`` or ``weigh``.
+        question: ``latency``, ``memory``, ``weigh`` or ``energy``.
         request: JSON-ready arguments.
         limit_s: Seconds after which the process is killed.
 
@@ -66,3 +67,12 @@ def last_words(stderr: str) -> str:
     """Return the last line that a process wrote to its standard error, or nothing."""
     lines = [line for line in stderr.splitlines() if line.strip()]
     return f": {lines[-1]}" if lines else ""
+
+
+def kept_output() -> BinaryIO:
+    """Return this process's standard output, for answers alone: what a runtime prints goes to standard error from now on."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    # Printed lines that wait in a buffer would come after the words of an error.
+    sys.stdout = sys.stderr
+    return answers

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from paretrim.evaluators import meters, timing
+from paretrim.evaluators.child import kept_output
 from paretrim.evaluators.crowd import Watch
 from paretrim.evaluators.memory_peak import Rise
 from paretrim.evaluators.target import Array, Session, Target, TargetAddress
@@ -25,11 +26,15 @@ _ENERGY_S = 1.0
 def main() -> None:
     """Answer the question of the command line about the request on standard input."""
     question = {"latency": latency, "memory": memory, "weigh": weigh, "energy": energy}[sys.argv[1]]
+    with kept_output() as out:
+        out.write(json.dumps(_answered(question)).encode())
+
+
+def _answered(question: Callable[[dict[str, Any], Target], dict[str, Any]]) -> dict[str, Any]:
     request = json.load(sys.stdin)
     if request.get("cores") and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, request["cores"])
-    answer = question(request, TargetAddress.from_plain(request["target"]).build())
-    json.dump(answer, sys.stdout)
+    return question(request, TargetAddress.from_plain(request["target"]).build())
 
 
 def latency(request: dict[str, Any], target: Target) -> dict[str, Any]:

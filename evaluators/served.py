@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from paretrim.errors import ArtifactError
-from paretrim.evaluators.child import command, ending, last_words
+from paretrim.evaluators.child import command, ending, kept_output, last_words
 from paretrim.evaluators.target import Array, Session, TargetAddress
 
 _LIMIT_S = 300.0
@@ -147,9 +147,7 @@ def _close(pipe: IO[bytes] | None) -> None:
 def main() -> None:
     """Serve the model that the command line names, until standard input ends."""
     request: dict[str, Any] = json.loads(sys.argv[1])
-    # A runtime that prints must not do so between the answers.
-    answers, batches = os.fdopen(os.dup(1), "wb"), os.fdopen(0, "rb")
-    os.dup2(2, 1)
+    answers, batches = kept_output(), os.fdopen(0, "rb")
     session = TargetAddress.from_plain(request["target"]).build().open(Path(request["model"]))
     _write(answers, np.zeros(0))
     while batches.peek(1):

@@ -31,11 +31,32 @@ class Echo(MainMemory):
 
 
 class Telling(Echo):
-    """Answers with its process, the cores that it may use, and how many of the heavy modules it carries."""
+    """Answers with its process, and how many of the heavy modules it carries."""
 
     def answer(self, inputs: Array) -> Array:
         heavy = [name for name in ("torch", "onnxruntime", "pandas", "ray", "mlflow") if name in sys.modules]
-        return np.array([os.getpid(), sum(1 << core for core in os.sched_getaffinity(0)), len(heavy)])
+        return np.array([os.getpid(), len(heavy)])
+
+
+class Paced(Echo):
+    """Takes as many microseconds of processor time for a call as the name of the model file says."""
+
+    def open(self, path: Path) -> Session:
+        def answer(inputs: Array) -> Array:
+            end = time.process_time() + int(path.name) * 1e-6
+            while time.process_time() < end:
+                pass
+            return inputs
+
+        return answer
+
+
+class Bound(Echo):
+    """Tells as its device's memory the last core that it may use, and how many they are."""
+
+    def device_peak(self) -> tuple[int, int] | None:
+        cores = os.sched_getaffinity(0)
+        return max(cores), len(cores)
 
 
 class Printing(Echo):
@@ -73,9 +94,10 @@ class Moody(Echo):
 
 
 class Refusing(Echo):
-    """Does not load anything."""
+    """Prints, and does not load anything."""
 
     def open(self, path: Path) -> Session:
+        sys.stdout.write("loading\n")
         raise ArtifactError(f"{path.name} is not to its taste")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,25 +10,17 @@ import numpy as np
 import pytest
 
 from paretrim.errors import MeasurementError
+from paretrim.evaluators import cores
 from paretrim.evaluators.child import ask
 from paretrim.evaluators.target import TargetAddress, TargetSettings
 from paretrim.evaluators.testing import ONNX, FakeTarget, random_inputs, small_mlp, specimen
 
 FAKE = TargetAddress(f"{FakeTarget.__module__}:{FakeTarget.__name__}", TargetSettings("fake"))
 Replace = Callable[[str], None]
-
-
-@pytest.fixture
-def replace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Replace:
-    """Give a function that puts a shell script in the place of the measuring process."""
-
-    def replaced(script: str) -> None:
-        path = tmp_path / "probe"
-        path.write_text(f"#!/bin/sh\n{script}\n")
-        path.chmod(0o755)
-        monkeypatch.setattr(sys, "executable", str(path))
-
-    return replaced
+PROMISED = {
+    "latency": {"models", "crowd", "others_present", "throughput"},
+    "memory": {"peak_bytes", "device"},
+}
 
 
 class TestFailures:
@@ -68,12 +59,12 @@ class TestFailures:
 
 
 class TestRealProbe:
-    @pytest.mark.parametrize("question", ["latency", "memory"])
+    @pytest.mark.parametrize("question", ["latency", "memory", "weigh", "energy"])
     def test_a_broken_model_file_is_named_as_the_cause(self, question: str, tmp_path: Path) -> None:
         model, inputs = tmp_path / "model.onnx", tmp_path / "inputs.npy"
         model.write_bytes(b"this is no model")
         np.save(inputs, random_inputs(2)[:, None])
-        request = {"target": ONNX.to_plain(), "model": str(model), "baseline": str(model), "inputs": str(inputs)}
+        request = {"target": ONNX.to_plain(), "model": str(model), "models": [str(model)] * 2, "inputs": str(inputs)}
         with pytest.raises(MeasurementError, match=r"ended with code 1: .*does not load the artifact"):
             ask(question, request)
 
@@ -95,3 +86,48 @@ class TestRealProbe:
         monkeypatch.chdir(tmp_path)
         request = {"target": FAKE.to_plain(), "model": str(subject.model), "inputs": str(tmp_path / "inputs.npy")}
         assert ask("memory", request)["peak_bytes"] > 0
+
+    @pytest.mark.usefixtures("helpers")
+    @pytest.mark.parametrize("question", ["latency", "memory"])
+    def test_what_a_runtime_prints_does_not_come_into_the_answer(self, question: str, tmp_path: Path) -> None:
+        inputs = tmp_path / "inputs.npy"
+        np.save(inputs, random_inputs(2)[:, None])
+        target = TargetAddress("helper_targets:Printing", TargetSettings("helper")).to_plain()
+        answer = ask(question, {"target": target, "model": "", "models": [""], "inputs": str(inputs)})
+        assert answer.keys() == PROMISED[question]
+
+    @pytest.mark.usefixtures("helpers")
+    def test_what_a_runtime_prints_does_not_hide_the_cause(self, tmp_path: Path) -> None:
+        inputs = tmp_path / "inputs.npy"
+        np.save(inputs, random_inputs(2)[:, None])
+        target = TargetAddress("helper_targets:Refusing", TargetSettings("helper")).to_plain()
+        with pytest.raises(MeasurementError, match=r"code 1: .*some-file is not to its taste"):
+            ask("memory", {"target": target, "model": "some-file", "inputs": str(inputs)})
+
+    @pytest.mark.usefixtures("helpers")
+    def test_it_runs_on_the_cores_that_are_asked_for(self, tmp_path: Path) -> None:
+        inputs, core = tmp_path / "inputs.npy", cores.usable()[-1]
+        np.save(inputs, random_inputs(1)[:, None])
+        target = TargetAddress("helper_targets:Bound", TargetSettings("helper")).to_plain()
+        request = {"target": target, "model": "", "inputs": str(inputs), "cores": [core]}
+        assert ask("memory", request)["device"] == [core, 1]
+
+    @pytest.mark.usefixtures("helpers")
+    def test_models_are_timed_against_the_first_and_the_last_one_tells_its_throughput(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "inputs.npy", random_inputs(6).reshape(2, 3, 6))
+        target = TargetAddress("helper_targets:Paced", TargetSettings("helper")).to_plain()
+        request = {
+            "target": target,
+            "models": ["50", "200"],
+            "inputs": str(tmp_path / "inputs.npy"),
+            "throughput": [1, 16],
+        }
+        answer = ask("latency", request)
+        first, last = answer["models"]
+        assert first["ratio"] == [1.0, 1.0, 1.0]
+        assert last["ratio"][0] == pytest.approx(4.0, rel=0.2)
+        assert last["latency_s"][0] == pytest.approx(200e-6, rel=0.2)
+        for each in answer["models"]:
+            assert each["min_s"] <= each["p50_s"] <= each["p90_s"] <= each["p99_s"]
+        assert 1000 < answer["throughput"]["1"] <= 5000
+        assert 16_000 < answer["throughput"]["16"] <= 80_000
