@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset, default_collate
+from torch.utils.data import ConcatDataset, Dataset, Subset, default_collate
 
 from paretrim.errors import DataError
 
@@ -101,10 +101,7 @@ class Split:
         if self._arrays is not None and other._arrays is not None:
             pairs = zip(self._arrays, other._arrays, strict=True)
             return Split(tuple(torch.cat(pair) for pair in pairs), self.name)
-        return Split(ConcatDataset([self._as_dataset(), other._as_dataset()]), self.name)
-
-    def _as_dataset(self) -> Dataset[Any]:
-        return TensorDataset(*self._arrays) if self._arrays is not None else cast("Dataset[Any]", self._dataset)
+        return Split(ConcatDataset([_Samples(self), _Samples(other)]), self.name)
 
     def survey(self) -> Iterator[Batch]:
         """Yield all samples of arrays, and up to 4,096 evenly spaced ones of a dataset, which may be slow to read."""
@@ -139,6 +136,20 @@ class Split:
                 f"an input of the {self.name} split is a {type(batch.inputs).__name__}; models of one tensor input are "
                 "supported, so give one array or tensor per sample"
             )
+
+
+class _Samples(Dataset[Any]):
+    """A split as a dataset of tensors: those of two forms of data, such as arrays and numbers, fit in one batch."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
+        sample = self._split.at(torch.tensor([position]))
+        return sample.inputs[0], sample.labels[0]
 
 
 class HeldOut:

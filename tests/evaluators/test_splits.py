@@ -116,6 +116,50 @@ class TestRefusing:
             Split(Broken(*pair(3)), "train")
 
 
+FORMS: dict[str, Any] = {
+    "arrays": tuple,
+    "rows": lambda arrays: Rows(*arrays),
+    "numbers": lambda arrays: Rows(arrays[0], arrays[1].tolist()),
+    "tensor dataset": lambda arrays: TensorDataset(*map(torch.from_numpy, arrays)),
+}
+
+
+class TestPartsAndJoins:
+    @pytest.mark.parametrize("form", FORMS)
+    @given(st.data())
+    def test_a_part_has_the_samples_at_its_positions_in_their_order(self, form: str, data: st.DataObject) -> None:
+        split = Split(FORMS[form](pair(9)), "validation")
+        index = torch.tensor(data.draw(st.lists(st.integers(0, 8), min_size=1, max_size=12)))
+        part, wanted = split.part(index), split.at(index)
+        found = part.first(len(index))
+        assert part.name == "validation"
+        assert torch.equal(found.inputs, wanted.inputs)
+        assert torch.equal(found.labels, wanted.labels)
+        assert found.index.tolist() == list(range(len(index)))
+
+    @pytest.mark.parametrize("second", FORMS)
+    @pytest.mark.parametrize("first", FORMS)
+    def test_a_join_has_the_samples_of_one_and_then_those_of_the_other(self, first: str, second: str) -> None:
+        joined = Split(FORMS[first](pair(5, 1)), "train").joined(Split(FORMS[second](pair(4, 2)), "validation"))
+        assert (joined.name, len(joined)) == ("train", 9)
+        both = list(zip(pair(5, 1), pair(4, 2), strict=True))
+        for seed in (None, 3):  # in both orders a batch has samples of both
+            for batch in joined.batches(9, seed=seed):
+                inputs, labels = (torch.from_numpy(np.concatenate(halves)) for halves in both)
+                assert torch.equal(batch.inputs, inputs[batch.index])
+                assert torch.equal(batch.labels, labels[batch.index])
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_a_split_in_two_and_joined_again_is_the_split(self, form: str) -> None:
+        split = Split(FORMS[form](pair(7)))
+        again = split.part(torch.arange(3)).joined(split.part(torch.arange(3, 7)))
+        assert again.fingerprint() == split.fingerprint()
+
+    def test_an_empty_part_is_refused(self) -> None:
+        with pytest.raises(DataError, match="the validation split is empty"):
+            Split(pair(3), "validation").part(torch.arange(0))
+
+
 class TestBatches:
     @given(st.integers(1, 40), st.integers(1, 50), st.one_of(st.none(), st.integers(0, 2**31)))
     def test_each_sample_comes_once(self, count: int, size: int, seed: int | None) -> None:
