@@ -16,7 +16,7 @@ from paretrim.search.result import open_result
 from paretrim.search.store import Store
 from paretrim.tracking.records import TrialRecord
 
-TRIALS = 8
+TRIALS = 6
 PATIENCE_S = 180
 
 
@@ -31,7 +31,7 @@ def wait_for_trials(store: Path, count: int, process: subprocess.Popen[str]) -> 
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and process.poll() is None:
         if Store(store).names():
-            records = list(open_result(None, Store(store)).records)
+            records = list(open_result(None, Store(store)).study.records())
             if len(records) >= count:
                 return records
         time.sleep(0.2)
@@ -64,7 +64,7 @@ def test_two_kills_lose_repeat_and_double_nothing(job_file: Path, tmp_path: Path
     process = start("resume", store=tmp_path)
     output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, output
-    after = {r.number: r for r in open_result(None, Store(tmp_path)).records}
+    after = {r.number: r for r in open_result(None, Store(tmp_path)).study.records()}
     assert sorted(after) == list(range(TRIALS))
     assert all(after[r.number] == r for r in [*before, *between])
     assert logged_trials(tmp_path) == Counter(range(TRIALS))
@@ -78,6 +78,6 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(job_file: Path, tmp_pat
     assert process.returncode == 130, output
     assert "Go on with: paretrim resume tiny-1" in output
     assert "Traceback" not in output
-    kept = {r.number: r for r in open_result(None, Store(tmp_path)).records}
+    kept = {r.number: r for r in open_result(None, Store(tmp_path)).study.records()}
     assert all(kept[r.number] == r for r in done)
     assert not open_result(None, Store(tmp_path)).test_scores

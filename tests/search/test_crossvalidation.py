@@ -85,7 +85,8 @@ def test_labels_stay_with_their_inputs() -> None:
 def test_the_interval_of_the_mean_is_students(count: int, t: float) -> None:
     scores = np.random.default_rng(count).normal(0.9, 0.02, count).tolist()
     found = summary("accuracy_cv", scores)
-    assert (found.name, found.value) == ("accuracy_cv", pytest.approx(np.mean(scores)))
+    assert found.name == "accuracy_cv"
+    assert found.value == pytest.approx(np.mean(scores))
     assert found.how == f"mean of {count} folds of the validation split"
     reach = t * np.std(scores, ddof=1) / math.sqrt(count)
     assert found.low == pytest.approx(found.value - reach, abs=0.01 * reach)
