@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from paretrim.evaluators.evaluator import Specimen
+from paretrim.evaluators.artifact import Artifact
+from paretrim.evaluators.evaluator import Bench, Specimen
+from paretrim.evaluators.lane import Lane
+from paretrim.evaluators.target import TargetAddress, TargetSettings
 from paretrim.evaluators.testing import INPUT_SHAPE, ONNX, small_mlp, specimen
 
 Replace = Callable[[str], None]
@@ -61,6 +64,27 @@ def canned(replace: Replace, tmp_path: Path) -> Callable[[Answers], Callable[[],
         return requests
 
     return prepared
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """Give a bench of files that do not exist, for processes whose answers are given."""
+    address = TargetAddress("anything:Target", TargetSettings("anything"))
+    return Bench(
+        address,
+        baseline=tmp_path / "baseline",
+        empty=tmp_path / "empty",
+        inputs=tmp_path / "inputs.npy",
+        lane=Lane(tmp_path / "lane", patience_s=0.1),
+        cores=(3,),
+        throughput_batches=(1, 16),
+    )
+
+
+@pytest.fixture
+def subject(tmp_path: Path) -> Specimen:
+    """Give a specimen of files that do not exist."""
+    return Specimen(Artifact(tmp_path / "packed", "0", 1, "0", 1), tmp_path / "model")
 
 
 @pytest.fixture

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 
 from paretrim.errors import ArtifactError
+from paretrim.evaluators import meters
 from paretrim.evaluators.target import Array, MainMemory, Session, TargetSettings
+
+TURN = 3_000_000
+"""Microjoules at which the counters of `Metered` begin anew."""
 
 
 class Echo(MainMemory):
@@ -51,12 +56,49 @@ class Paced(Echo):
         return answer
 
 
+class Hungry(Echo):
+    """Holds as many bytes as the name of the model file says."""
+
+    def open(self, path: Path) -> Session:
+        held = np.ones(int(path.name), np.uint8)
+        return lambda inputs: inputs + held[:1].sum()
+
+
 class Bound(Echo):
     """Tells as its device's memory the last core that it may use, and how many they are."""
 
     def device_peak(self) -> tuple[int, int] | None:
         cores = os.sched_getaffinity(0)
         return max(cores), len(cores)
+
+
+class Metered(Echo):
+    """Uses 5 millijoules for a call, beside 2 watts of an idle machine, by counters in the folder that COUNTERS names."""
+
+    def __init__(self, settings: TargetSettings) -> None:
+        super().__init__(settings)
+        self._folder = Path(os.environ["COUNTERS"])
+        self._used, self._started = 0, time.monotonic()
+        meters.readable.__defaults__ = (self._folder,)
+        self._tick()
+        self._count("intel-rapl:1", 0)
+
+    def answer(self, inputs: Array) -> Array:
+        time.sleep(0.002)
+        self._used += 5_000
+        self._count("intel-rapl:1", self._used)
+        return inputs
+
+    def _tick(self) -> None:
+        self._count("intel-rapl:0", round(2e6 * (time.monotonic() - self._started)))
+        timer = threading.Timer(0.002, self._tick)
+        timer.daemon = True
+        timer.start()
+
+    def _count(self, zone: str, microjoules: int) -> None:
+        written = self._folder / zone / f"written-{time.monotonic_ns()}"
+        written.write_text(f"{microjoules % TURN}\n")
+        written.replace(self._folder / zone / "energy_uj")
 
 
 class Printing(Echo):
