@@ -178,3 +178,38 @@ def test_the_lane_of_a_user_is_closed_to_others(tmp_path: Path) -> None:
     with Lane(tmp_path / "lane").working():
         modes = [path.stat().st_mode & 0o077 for path in (tmp_path / "lane", *(tmp_path / "lane").iterdir())]
     assert modes == [0, 0, 0]
+
+
+def test_work_on_cores_of_its_own_does_not_wait_for_a_measurement(tmp_path: Path) -> None:
+    with Lane(tmp_path).measuring() as alone, Lane(tmp_path, yielding=False).working():
+        assert alone
+
+
+def test_a_measurement_is_alone_beside_work_on_other_cores(tmp_path: Path) -> None:
+    with Lane(tmp_path, yielding=False).working(), Lane(tmp_path, patience_s=0.0).measuring() as alone:
+        assert alone
+
+
+def test_measurements_wait_for_each_other_whatever_cores_work_has(tmp_path: Path) -> None:
+    with (
+        Lane(tmp_path, yielding=False).measuring() as first,
+        Lane(tmp_path, patience_s=0.1, yielding=False).measuring() as second,
+    ):
+        assert (first, second) == (True, False)
+
+
+def test_waiting_is_told_so_that_no_time_limit_counts_it(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    @contextlib.contextmanager
+    def waiting() -> Iterator[None]:
+        told.append("waits")
+        yield
+        told.append("goes on")
+
+    lane = Lane(tmp_path, patience_s=0.1, waiting=waiting)
+    with lane.working():
+        assert told == []
+        with lane.measuring() as alone:
+            assert not alone
+    assert told == ["waits", "goes on"]
