@@ -26,10 +26,12 @@ Index = npt.NDArray[np.int64]
 K = TypeVar("K", bound=Hashable)
 
 _MOST, _LEAST = 1000, 100
+# A metric that is computed again for each resample takes milliseconds of overhead alone.
+_MOST_AGAIN = 250
 # Resamples times samples of a mean, and times numbers of a metric that is computed again: half a second to two.
 _MEAN_WORK, _METRIC_WORK = 100_000_000, 5_000_000
 # The clock only ends what those estimates got wrong, such as a slow function of a user's; the second is for the least.
-_SECONDS, _SECONDS_AT_MOST = 2.0, 10.0
+_SECONDS, _SECONDS_AT_MOST = 3.0, 10.0
 
 
 class Interval(NamedTuple):
@@ -93,7 +95,8 @@ def resample(metric: Metric, outputs: Tensor, labels: Tensor) -> Resampled:
         values = _computed(means.at, count, _MEAN_WORK // count)
         share = means.share
     else:
-        values = _computed(lambda index: _score(metric, outputs, labels, index), count, _METRIC_WORK // outputs.numel())
+        affordable = min(_MOST_AGAIN, _METRIC_WORK // outputs.numel())
+        values = _computed(lambda index: _score(metric, outputs, labels, index), count, affordable)
         share = metric.at_most_one(outputs, labels)
     return Resampled(value, values, count, share)
 

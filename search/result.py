@@ -18,7 +18,7 @@ from paretrim.tracking import constraints
 from paretrim.tracking.front import Objective, baseline_metrics, binding, hypervolume, nearest_misses
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.report import Report, Row, build, row_of
-from paretrim.tracking.settled import Final, settled
+from paretrim.tracking.settled import Final, crowded, settled
 
 if TYPE_CHECKING:
     from paretrim.search.driver import Outcome
@@ -148,7 +148,13 @@ class Result:
         """Say which constraint binds, by how much, and the nearest misses; empty when something is feasible."""
         bound = binding(self.records, self.job.bounds)
         if bound is None:
-            return ""
+            disturbed = sum(r.complete and crowded(r) for r in self.records)
+            if not disturbed or self.require_report().front:
+                return ""
+            return (
+                f"{disturbed} trials meet the constraints or may, but were timed while others kept the machine busy; take them "
+                f"again when it is quieter, with: paretrim resume {self.name}"
+            )
         constraint, excess = bound
         report = self.require_report()
         reference = {**report.baseline.validation, **report.baseline.metrics}
