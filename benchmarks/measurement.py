@@ -108,7 +108,7 @@ def main() -> int:
     parser.add_argument("--no-bar", action="store_true", help="only print")
     parser.add_argument("--runtime", default="onnxruntime", help="the target")
     options = parser.parse_args()
-    repeats = 1 if options.quick else 6
+    repeats = 1 if options.quick else 4
     address = find(TargetSettings(options.runtime))
     taken: list[Taken] = []
     weighed: list[Weighed] = []
