@@ -67,7 +67,9 @@ def _peak(model: Path, bench: Bench) -> _Peak:
         "inputs": str(bench.inputs),
         "cores": list(bench.cores),
     }
-    answer = ask("memory", request)
+    # Another trial's latency may be taken just now, which this would disturb.
+    with bench.lane.working():
+        answer = ask("memory", request)
     device = answer["device"]
     return _Peak(float(answer["peak_bytes"]), None if device is None else (int(device[0]), int(device[1])))
 

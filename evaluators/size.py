@@ -17,7 +17,8 @@ class SizeEvaluator:
     def measure(self, specimen: Specimen, bench: Bench) -> tuple[Measurement, ...]:
         """Return the three sizes; the model file's with the bytes of each tensor that it stores."""
         artifact = specimen.artifact
-        weights = ask("weigh", {"target": bench.address.to_plain(), "model": str(specimen.model)})
+        with bench.lane.working():
+            weights = ask("weigh", {"target": bench.address.to_plain(), "model": str(specimen.model)})
         parts = tuple(
             Part(tensor["name"], tensor["bytes"], f"{tensor['dtype']} {'x'.join(map(str, tensor['shape']))}".strip())
             for tensor in weights["tensors"]
