@@ -44,9 +44,13 @@ class Lane:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager
-    def working(self) -> Iterator[None]:
-        """Work; waits while a measurement is under way or waiting."""
-        if not self._yielding:
+    def working(self, *, on_measuring_cores: bool = False) -> Iterator[None]:
+        """Work; waits while a measurement is under way or waiting.
+
+        Args:
+            on_measuring_cores: Whether this work has no cores of its own, even where other work has.
+        """
+        if not self._yielding and not on_measuring_cores:
             yield
             return
         # The gate lets a waiting measurement in before the next batch; without it, training would starve it.

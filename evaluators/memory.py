@@ -68,7 +68,7 @@ def _peak(model: Path, bench: Bench) -> _Peak:
         "cores": list(bench.cores),
     }
     # Another trial's latency may be taken just now, which this would disturb.
-    with bench.lane.working():
+    with bench.lane.working(on_measuring_cores=True):
         answer = ask("memory", request)
     device = answer["device"]
     return _Peak(float(answer["peak_bytes"]), None if device is None else (int(device[0]), int(device[1])))

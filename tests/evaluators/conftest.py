@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,9 @@ def subject(tmp_path: Path) -> Specimen:
     return Specimen(Artifact(tmp_path / "packed", "0", 1, "0", 1), tmp_path / "model")
 
 
-@pytest.fixture
-def helpers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def helpers() -> Iterator[None]:
     """Let processes import the targets of `helper_targets` by that name."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        yield

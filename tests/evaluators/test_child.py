@@ -97,7 +97,10 @@ class TestRealProbe:
         assert answer.keys() == PROMISED[question]
 
     @pytest.mark.usefixtures("helpers")
-    def test_what_a_runtime_prints_does_not_hide_the_cause(self, tmp_path: Path) -> None:
+    def test_what_a_runtime_prints_does_not_hide_the_cause(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
         inputs = tmp_path / "inputs.npy"
         np.save(inputs, random_inputs(2)[:, None])
         target = TargetAddress("helper_targets:Refusing", TargetSettings("helper")).to_plain()

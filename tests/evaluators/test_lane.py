@@ -190,6 +190,14 @@ def test_a_measurement_is_alone_beside_work_on_other_cores(tmp_path: Path) -> No
         assert alone
 
 
+def test_work_on_the_measuring_cores_waits_whatever_cores_other_work_has(tmp_path: Path) -> None:
+    with (
+        Lane(tmp_path, yielding=False).working(on_measuring_cores=True),
+        Lane(tmp_path, patience_s=0.1).measuring() as alone,
+    ):
+        assert not alone
+
+
 def test_measurements_wait_for_each_other_whatever_cores_work_has(tmp_path: Path) -> None:
     with (
         Lane(tmp_path, yielding=False).measuring() as first,

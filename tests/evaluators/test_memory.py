@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from paretrim.evaluators.evaluator import Bench, Specimen
+from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.memory import MemoryEvaluator
 from paretrim.evaluators.target import TargetAddress, TargetSettings
@@ -60,6 +63,19 @@ class TestAnswers:
         values.append(measured(evaluator, subject, another)["memory_bytes"].value)
         assert values == [4 * MB, 3 * MB, 1 * MB]
         assert [Path(request["model"]).name for request in requests()].count("empty") == 2
+
+    @pytest.mark.parametrize("yielding", [True, False])
+    def test_its_processes_wait_for_a_latency_that_is_taken_on_their_cores(
+        self, canned: Canned, bench: Bench, subject: Specimen, yielding: bool
+    ) -> None:
+        requests, folder = canned(peaks(5 * MB, 5 * MB, 1 * MB, 1 * MB)), bench.baseline.parent / "lane"
+        place = dataclasses.replace(bench, lane=Lane(folder, yielding=yielding))
+        with ThreadPoolExecutor(1) as pool:
+            with Lane(folder).measuring():
+                other = pool.submit(MemoryEvaluator().measure, subject, place)
+                time.sleep(0.2)
+                assert requests() == []
+            assert other.result()[0].value == 4 * MB
 
     def test_less_than_the_empty_model_is_nothing(self, canned: Canned, bench: Bench, subject: Specimen) -> None:
         canned(peaks(1 * MB, 3 * MB, 2 * MB, 2 * MB))

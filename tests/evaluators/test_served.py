@@ -42,11 +42,9 @@ def gone(process: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def echo() -> Iterator[Session]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
-        with served(helper("Echo"), NOWHERE) as session:
-            yield session
+def echo(helpers: None) -> Iterator[Session]:
+    with served(helper("Echo"), NOWHERE) as session:
+        yield session
 
 
 class TestAnswers:
@@ -129,7 +127,8 @@ class TestFailures:
         with pytest.raises(ArtifactError, match=told):
             load(ONNX, damaged)
 
-    def test_a_model_that_the_target_refuses_is_told_in_its_words(self) -> None:
+    def test_a_model_that_the_target_refuses_is_told_in_its_words(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
         with pytest.raises(ArtifactError, match=r"loading: .*no-file is not to its taste"):
             load(helper("Refusing"))
 
