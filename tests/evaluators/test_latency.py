@@ -175,6 +175,15 @@ class TestDoubt:
         assert found["latency_crowded"].value == 0.0
         assert found["latency_raw_ms"].value == pytest.approx(3.0)
 
+    def test_one_without_doubt_is_given_before_a_narrower_one(
+        self, canned: Canned, bench: Bench, subject: Specimen
+    ) -> None:
+        slower = told(timed(2.2), timed(9.0, width=0.001), others=True)
+        canned([slower, told(timed(2.0), timed(3.0, width=0.02), others=True)])
+        found = measured(subject, dataclasses.replace(bench, reference_ms=2.0))
+        assert found["latency_raw_ms"].value == pytest.approx(3.0)
+        assert found["latency_crowded"].value == 0.0
+
     def test_of_three_in_doubt_the_narrowest_is_given(self, canned: Canned, bench: Bench, subject: Specimen) -> None:
         contests = [(5.0, 0.06), (3.0, 0.04), (4.0, 0.05)]
         canned([told(timed(2.0), timed(ms, width=width), others=True) for ms, width in contests])
@@ -219,10 +228,10 @@ class TestTheQuiet:
     def test_what_was_last_seen_in_the_quiet_counts(self, canned: Canned, bench: Bench, subject: Specimen) -> None:
         quiet, beside = told(timed(2.2), timed(3.0)), told(timed(2.2), timed(3.0), others=True)
         slower = told(timed(2.4), timed(3.0), others=True)
-        canned([quiet, beside, *[slower] * 3, beside])
+        canned([quiet, beside, *[slower] * 6, beside])
         place, evaluator = dataclasses.replace(bench, reference_ms=2.0), LatencyEvaluator()
-        found = [measured(subject, place, evaluator)["latency_crowded"] for _ in range(4)]
-        assert [each.value for each in found] == [0.0, 0.0, 1.0, 0.0]
+        found = [measured(subject, place, evaluator)["latency_crowded"] for _ in range(5)]
+        assert [each.value for each in found] == [0.0, 0.0, 1.0, 1.0, 0.0]
         assert found[2].how == "the baseline was slower by 9% than in the quiet"
 
     def test_each_baseline_has_its_own(self, canned: Canned, bench: Bench, subject: Specimen) -> None:
