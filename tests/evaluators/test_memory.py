@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paretrim.evaluators import memory
 from paretrim.evaluators.evaluator import Bench, Specimen
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
@@ -39,11 +40,10 @@ class TestAnswers:
         self, canned: Canned, bench: Bench, subject: Specimen
     ) -> None:
         requests = canned(peaks(5 * MB, 4 * MB, 1 * MB, 1.5 * MB))
-        found = measured(MemoryEvaluator(), subject, bench)
-        memory = found.pop("memory_bytes")
-        assert (memory.value, memory.low, memory.high) == (3.5 * MB, 2.5 * MB, 3.5 * MB)
-        assert memory.how == "largest peak of 2 processes, above one with an empty model"
-        assert not found
+        (found,) = MemoryEvaluator().measure(subject, bench)
+        assert found.name == "memory_bytes"
+        assert (found.value, found.low, found.high) == (3.5 * MB, 2.5 * MB, 3.5 * MB)
+        assert found.how == "largest peak of 2 processes, above one with an empty model"
         assert [request["model"] for request in requests()] == [str(subject.model)] * 2 + [str(bench.empty)] * 2
         assert all(request["cores"] == [3] for request in requests())
 
@@ -51,9 +51,16 @@ class TestAnswers:
         self, canned: Canned, bench: Bench, subject: Specimen
     ) -> None:
         canned(peaks(*(x * MB for x in (58, 58, 62, 58, 61, 58)), 1 * MB, 1 * MB))
-        memory = measured(MemoryEvaluator(), subject, bench)["memory_bytes"]
-        assert (memory.value, memory.low, memory.high) == (61 * MB, 57 * MB, 61 * MB)
-        assert "of 6 processes" in memory.how
+        found = measured(MemoryEvaluator(), subject, bench)["memory_bytes"]
+        assert (found.value, found.low, found.high) == (61 * MB, 57 * MB, 61 * MB)
+        assert "of 6 processes" in found.how
+
+    def test_where_processes_take_long_two_must_do(
+        self, canned: Canned, bench: Bench, subject: Specimen, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(memory, "_BUDGET_S", 0.0)
+        canned(peaks(58 * MB, 62 * MB, 1 * MB, 1 * MB))
+        assert "of 2 processes" in measured(MemoryEvaluator(), subject, bench)["memory_bytes"].how
 
     def test_the_empty_model_is_measured_once(self, canned: Canned, bench: Bench, subject: Specimen) -> None:
         requests = canned(peaks(*(x * MB for x in (5, 5, 1, 1, 4, 4, 3, 3, 2, 2))))
@@ -79,8 +86,8 @@ class TestAnswers:
 
     def test_less_than_the_empty_model_is_nothing(self, canned: Canned, bench: Bench, subject: Specimen) -> None:
         canned(peaks(1 * MB, 3 * MB, 2 * MB, 2 * MB))
-        memory = measured(MemoryEvaluator(), subject, bench)["memory_bytes"]
-        assert (memory.value, memory.low) == (1 * MB, 0.0)
+        found = measured(MemoryEvaluator(), subject, bench)["memory_bytes"]
+        assert (found.value, found.low) == (1 * MB, 0.0)
 
     def test_peaks_on_a_device_are_given_beside(self, canned: Canned, bench: Bench, subject: Specimen) -> None:
         ours = [*peaks(5 * MB, device=(100, 300)), *peaks(5 * MB, device=(200, 200))]
