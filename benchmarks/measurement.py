@@ -119,7 +119,9 @@ def main() -> int:
             taken += place.timed(repeats)
             weighed += place.weighed(2 if options.quick else 5)
     facts = machine.describe()
-    print(f"{facts.get('cpu', '')}, {facts.get('cpu_cores', '')} cores; {address.build().version()}; one thread, batch 1\n")
+    print(
+        f"{facts.get('cpu', '')}, {facts.get('cpu_cores', '')} cores; {address.build().version()}; one thread, batch 1\n"
+    )
     _print_latency(taken)
     _print_memory(weighed)
     missed = list(_missed(taken, weighed))
@@ -227,7 +229,9 @@ def _neighbours(code: str) -> Iterator[None]:
 
 
 def _print_latency(taken: list[Taken]) -> None:
-    print(f"{'latency':<22}{'load':<12}{'ms':>9}{'ratio':>8}{'error':>8}{'flagged':>9}{'s':>6}{'naive ms':>11}{'error':>8}")
+    print(
+        f"{'latency':<22}{'load':<12}{'ms':>9}{'ratio':>8}{'error':>8}{'flagged':>9}{'s':>6}{'naive ms':>11}{'error':>8}"
+    )
     for (model, load), group in _grouped(taken).items():
         idle = _idle(taken, model)
         naive = median(t.naive_ratio for t in taken if (t.model, t.load) == (model, "idle"))
@@ -242,7 +246,8 @@ def _print_latency(taken: list[Taken]) -> None:
 
 
 def _print_memory(weighed: list[Weighed]) -> None:
-    print(f"\n{'memory and size':<22}{'kind':<12}{'memory kB':>11}{'spread kB':>11}{'ships kB':>10}{'file kB':>10}{'held kB':>10}")
+    sizes = f"{'ships kB':>10}{'file kB':>10}{'held kB':>10}"
+    print(f"\n{'memory and size':<22}{'kind':<12}{'memory kB':>11}{'spread kB':>11}{sizes}")
     for each in weighed:
         print(
             f"{each.model:<22}{each.kind:<12}{median(each.memory_bytes) / 1e3:>11,.0f}{each.spread / 1e3:>11,.0f}"

@@ -49,7 +49,9 @@ class ResNet(nn.Module):
     def __init__(self, widths: tuple[int, ...], blocks: int, width: float, inputs: int = 3) -> None:
         super().__init__()
         scaled = [_scaled(w, width) for w in widths]
-        self.stem = nn.Sequential(nn.Conv2d(inputs, scaled[0], 3, 1, 1, bias=False), nn.BatchNorm2d(scaled[0]), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(inputs, scaled[0], 3, 1, 1, bias=False), nn.BatchNorm2d(scaled[0]), nn.ReLU()
+        )
         before, layers = scaled[0], []
         for stage, channels in enumerate(scaled):
             for block in range(blocks):

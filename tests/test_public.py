@@ -26,7 +26,12 @@ MODULES = sorted(
     + [f"paretrim.{part}.{path.stem}" for part in PARTS for path in (PACKAGE / part).glob("*.py")]
 )
 # Distributions whose modules have other names.
-DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn", "torch_pruning": "torch-pruning", "pynvml": "nvidia-ml-py"}
+DISTRIBUTIONS = {
+    "yaml": "pyyaml",
+    "sklearn": "scikit-learn",
+    "torch_pruning": "torch-pruning",
+    "pynvml": "nvidia-ml-py",
+}
 
 IMPORT_ALL = """
 import importlib, json, sys
