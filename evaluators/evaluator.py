@@ -16,7 +16,7 @@ from paretrim.evaluators import cores
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
-from paretrim.evaluators.target import Array, Target, TargetAddress
+from paretrim.evaluators.target import Array, TargetAddress
 
 GROUP = "paretrim.evaluators"
 
@@ -116,8 +116,3 @@ def installed() -> dict[str, Evaluator]:
 def why_absent(evaluator: Evaluator) -> str:
     """Return why an evaluator cannot measure on this machine, or nothing when it can."""
     return evaluator.absent() if isinstance(evaluator, OptionalEvaluator) else ""
-
-
-def open_target(bench: Bench) -> Target:
-    """Return the bench's target."""
-    return bench.address.build()

@@ -96,13 +96,11 @@ def contest(models: Sequence[Open], inputs: Sequence[Array], rules: Rules) -> li
     """
     found = [Clocked() for _ in models]
     order = random.Random(0)
-    before: list[Session] = []
     started = time.perf_counter()
     for layout in range(_MOST_LAYOUTS):
+        # The previous sessions are let go only when these are open, which therefore lie elsewhere in memory.
         sessions = [open_model() for open_model in models]
         _time_layout(sessions, inputs, found, order, rules)
-        # The previous sessions are let go only now, so that the next ones lie elsewhere in memory.
-        before[:] = sessions
         if layout + 1 >= _LEAST_LAYOUTS and (_narrow(found, rules) or time.perf_counter() - started > rules.budget_s):
             break
     return found
