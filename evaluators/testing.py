@@ -12,25 +12,23 @@ Subclass a contract in a test file of yours and give it one pytest fixture::
         def evaluator(self) -> Evaluator:
             return MyEvaluator()
 
-This module imports neither pytest nor torch, since a measuring process imports it for `FakeTarget`.
+Fakes that stand in for the real ones are in evaluators/fakes.py.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from unittest import SkipTest
-from zipfile import BadZipFile
 
 import numpy as np
 
-from paretrim.errors import ArtifactError, LoweringError
+from paretrim.errors import ArtifactError
 from paretrim.evaluators import evaluator as evaluators
-from paretrim.evaluators.artifact import Artifact, pack
+from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.evaluator import Bench, Evaluator, Specimen
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
@@ -38,13 +36,11 @@ from paretrim.evaluators.target import (
     OPTIONAL,
     Array,
     LoweringRequest,
-    MainMemory,
     Session,
     Target,
     TargetAddress,
     TargetSettings,
 )
-from paretrim.evaluators.weights import StoredTensor, Weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -241,97 +237,6 @@ class EvaluatorContract:
         first, second = (evaluator.measure(each, place) for each in (baseline, other))
         _require([m.name for m in first] == [m.name for m in second], "names differ from model to model")
         _require(other.model.read_bytes() == other.artifact.read(), "measuring changed the model file")
-
-
-class FakeEvaluator:
-    """Compares model files in bytes: an evaluator of a few lines, for tests of what handles evaluators."""
-
-    metrics: ClassVar[tuple[str, ...]] = ("fake_ratio",)
-
-    def measure(self, specimen: Specimen, bench: Bench) -> tuple[Measurement, ...]:
-        """Return the size of the model file over that of the baseline."""
-        ratio = specimen.model.stat().st_size / bench.baseline.stat().st_size
-        return (Measurement("fake_ratio", ratio, how="unpacked model file over the baseline's"),)
-
-
-class FakeTarget(MainMemory):
-    """Runs multilayer perceptrons in numpy: a target that is quick and needs no runtime.
-
-    It takes linear layers with ReLU between them; inputs are flattened. Its file is an npz of
-    weights and biases; bits per weight are left to the packer.
-    """
-
-    takes: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(self, settings: TargetSettings) -> None:
-        self.settings = settings
-
-    def unavailable(self) -> str:
-        """Return an empty string."""
-        return ""
-
-    def lower(self, model: nn.Module, request: LoweringRequest, folder: Path) -> Artifact:  # noqa: ARG002
-        """Save the weights.
-
-        Raises:
-            LoweringError: The model is no multilayer perceptron.
-        """
-        leaves = [m for m in model.modules() if not list(m.children()) and type(m).__name__ != "Flatten"]
-        kinds = [type(m).__name__ for m in leaves]
-        if kinds != [*["Linear", "ReLU"] * (len(kinds) // 2), "Linear"]:
-            raise LoweringError(f"the fake target takes linear layers with ReLU between them, not {kinds}")
-        file = io.BytesIO()
-        np.savez(file, *(array for layer in leaves[::2] for array in _weight_and_bias(layer)))
-        return pack(file.getvalue(), folder)
-
-    def open(self, path: Path) -> Session:
-        """Load the weights.
-
-        Raises:
-            ArtifactError: The file is not one of weights.
-        """
-        arrays = list(_arrays(path).values())
-        return lambda inputs: _perceptron(inputs, arrays[::2], arrays[1::2])
-
-    def weigh(self, path: Path) -> Weights:
-        """Return the arrays, which are held as they are stored.
-
-        Raises:
-            ArtifactError: The file is not one of weights.
-        """
-        arrays = _arrays(path)
-        tensors = tuple(StoredTensor(name, str(a.dtype), a.shape, a.nbytes) for name, a in arrays.items())
-        return Weights(tensors, sum(tensor.bytes for tensor in tensors))
-
-    def empty(self, input_shape: tuple[int, ...], dtype: str, path: Path) -> None:  # noqa: ARG002
-        """Write a file of no layers, which gives back its input."""
-        with path.open("wb") as file:
-            np.savez(file)
-
-    def version(self) -> str:
-        """Return the runtime's name and version."""
-        return f"numpy {np.__version__}"
-
-
-def _arrays(path: Path) -> dict[str, Array]:
-    try:
-        with np.load(path) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise ArtifactError(f"the fake target does not load the artifact: {error}") from error
-
-
-def _weight_and_bias(layer: nn.Module) -> tuple[Array, Array]:
-    named = {name: parameter.detach().numpy() for name, parameter in layer.named_parameters()}
-    return named["weight"], named.get("bias", np.zeros(len(named["weight"]), np.float32))
-
-
-def _perceptron(inputs: Array, weights: list[Array], biases: list[Array]) -> Array:
-    outputs = inputs.reshape(len(inputs), -1)
-    for position, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        outputs = np.maximum(outputs, 0) if position else outputs
-        outputs = outputs @ weight.T + bias
-    return outputs
 
 
 def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -12,8 +12,9 @@ import pytest
 from paretrim.errors import MeasurementError
 from paretrim.evaluators import cores
 from paretrim.evaluators.child import ask
+from paretrim.evaluators.fakes import FakeTarget
 from paretrim.evaluators.target import TargetAddress, TargetSettings
-from paretrim.evaluators.testing import ONNX, FakeTarget, random_inputs, small_mlp, specimen
+from paretrim.evaluators.testing import ONNX, random_inputs, small_mlp, specimen
 
 FAKE = TargetAddress(f"{FakeTarget.__module__}:{FakeTarget.__name__}", TargetSettings("fake"))
 Replace = Callable[[str], None]

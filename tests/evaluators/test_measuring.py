@@ -17,6 +17,7 @@ from paretrim.evaluators import evaluator as evaluators
 from paretrim.evaluators import latency
 from paretrim.evaluators.artifact import pack
 from paretrim.evaluators.evaluator import Bench, Evaluator, Specimen
+from paretrim.evaluators.fakes import FakeEvaluator, FakeTarget
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.latency import LatencyEvaluator
 from paretrim.evaluators.measurement import Measurement
@@ -27,8 +28,6 @@ from paretrim.evaluators.testing import (
     INPUT_SHAPE,
     ONNX,
     EvaluatorContract,
-    FakeEvaluator,
-    FakeTarget,
     TargetContract,
     bench,
     random_inputs,
@@ -302,7 +301,7 @@ def test_the_built_in_evaluators_are_installed() -> None:
 def test_a_process_that_serves_the_fake_target_does_not_carry_torch(tmp_path: Path) -> None:
     subject = specimen(FAKE, small_mlp(), INPUT_SHAPE, tmp_path)
     code = "import sys; sys.modules['torch'] = sys.modules['onnxruntime'] = None; from pathlib import Path; "
-    code += "from paretrim.evaluators.testing import FakeTarget, random_inputs; "
+    code += "from paretrim.evaluators.fakes import FakeTarget; from paretrim.evaluators.testing import random_inputs; "
     code += f"print(FakeTarget(None).open(Path({str(subject.model)!r}))(random_inputs(3)).shape)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "(3, 4)", done.stderr
