@@ -2,8 +2,8 @@
 
 Each of five networks, from 20 microseconds to 20 milliseconds a call, is measured against its uncompressed form: on an
 idle machine and, in turns with that, while two processes that nothing of ours can pause saturate it. The bar: each
-crowded ratio is within 5% of the idle one or is flagged as crowded; at least four of the five are not flagged; at most
-5% of the idle measurements are flagged; memory repeats within 5% or 256 KiB.
+crowded ratio is within 5% of the idle one or is flagged as crowded; of the five at least four are not flagged, on average
+over the repetitions; at most 5% of the idle measurements are flagged; memory repeats within 5% or 256 KiB.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also starts as a script
 
 from benchmarks.subjects import Subject, subjects
 from paretrim.evaluators import evaluator, machine
@@ -264,16 +266,13 @@ def _missed(taken: list[Taken], weighed: list[Weighed]) -> Iterator[str]:
     if sum(t.flagged for t in idle) > _FLAGGED_IDLE * len(idle):
         yield f"missed: {sum(t.flagged for t in idle)} of {len(idle)} idle measurements are flagged"
     for load in _LOADS:
-        counting = {m for (m, where), group in _grouped(taken).items() if where == load and _mostly_count(group)}
-        if len(counting) < _LEAST_UNFLAGGED:
-            yield f"missed: with {load} neighbours only {len(counting)} of {len(subjects())} networks are not flagged"
+        flags = [t.flagged for t in taken if t.load == load]
+        counting = len(subjects()) * (1 - sum(flags) / len(flags))
+        if counting < _LEAST_UNFLAGGED:
+            yield f"missed: with {load} neighbours only {counting:.1f} of {len(subjects())} networks are not flagged"
     for each in weighed:
         if not each.repeats:
             yield f"missed: memory of {each.model}, {each.kind}, differs by {each.spread / 1e3:,.0f} kB"
-
-
-def _mostly_count(group: list[Taken]) -> bool:
-    return sum(not t.flagged for t in group) * 2 > len(group)
 
 
 def _grouped(taken: list[Taken]) -> dict[tuple[str, str], list[Taken]]:

@@ -25,7 +25,7 @@ from paretrim.evaluators.target import Array, Session
 Floats = npt.NDArray[np.float64]
 Open = Callable[[], Session]
 
-_LEAST_LAYOUTS, _MOST_LAYOUTS = 6, 12
+_LEAST_LAYOUTS, _MOST_LAYOUTS = 9, 15
 _BLOCK_S = 0.003
 _BLOCKS = 8
 _FEWEST_BLOCKS = 2

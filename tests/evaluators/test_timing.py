@@ -14,7 +14,7 @@ from paretrim.evaluators.timing import Clocked, Rules, contest, throughput, warm
 
 MICRO = 1e-6
 INPUTS: list[Array] = [np.full((1, 2), i, np.float32) for i in range(4)]
-LEAST, MOST = 6, 12
+LEAST, MOST = 9, 15
 
 
 class Spinning:
