@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
@@ -29,6 +30,7 @@ from paretrim.search.result import Result
 from paretrim.search.trial import score_torch
 from paretrim.spaces.pruning import StructuredPruning
 from paretrim.spaces.recipe import Recipe
+from paretrim.spaces.schooling import Schooling
 from paretrim.tracking.report import Row
 
 SMALLER, FASTER = 8.0, 2.0
@@ -122,7 +124,15 @@ def from_scratch(result: Result, row: Row, seed: int) -> float:
     torch.manual_seed(seed)
     net = digits.DigitsNet().eval()
     cut = next(part for part in subject.space.techniques if isinstance(part, StructuredPruning))
-    cut.reshape(net, Recipe.of(dict(row.recipe)), subject.space.anatomy)
+    train = subject.splits.search.train
+    schooling = Schooling(
+        lambda size, seed: train.batches(size, seed=seed),
+        len(train),
+        None,
+        lambda outputs, labels, _: subject.metric.loss(outputs, labels),
+        nullcontext,
+    )
+    cut.reshape(net, Recipe.of(dict(row.recipe)), subject.space.anatomy, schooling)
     digits.train(net, digits.EPOCHS + int(str(row.recipe["recovery.epochs"])), seed)
     return score_torch(net, subject.splits.test.unseal(), subject.metric)
 

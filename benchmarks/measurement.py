@@ -34,6 +34,7 @@ from paretrim.evaluators.latency import LatencyEvaluator, time_quietly
 from paretrim.evaluators.memory import MemoryEvaluator
 from paretrim.evaluators.size import SizeEvaluator
 from paretrim.evaluators.splits import Split
+from paretrim.evaluators.storage import of_widths
 from paretrim.evaluators.target import LoweringRequest, TargetAddress, TargetSettings, find
 
 _RATIO, _FLAGGED_IDLE, _LEAST_UNFLAGGED = 0.05, 0.05, 4
@@ -193,7 +194,7 @@ def _lowered(address: TargetAddress, subject: Subject, model: nn.Module, bits: i
     request = LoweringRequest(
         subject.shape,
         "float32",
-        dict.fromkeys(layers, bits) if bits < 32 else {},
+        of_widths(dict.fromkeys(layers, bits)) if bits < 32 else {},
         Split((samples, np.zeros(len(samples), np.int64)), "calibration"),
     )
     artifact = address.build().lower(model.eval(), request, folder)

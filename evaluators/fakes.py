@@ -13,6 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from paretrim.errors import ArtifactError, LoweringError
+from paretrim.evaluators.abilities import Abilities
 from paretrim.evaluators.artifact import Artifact, pack
 from paretrim.evaluators.evaluator import Bench, Specimen
 from paretrim.evaluators.measurement import Measurement
@@ -45,6 +46,10 @@ class FakeTarget(MainMemory):
 
     def __init__(self, settings: TargetSettings) -> None:
         self.settings = settings
+
+    def abilities(self) -> Abilities:
+        """Return that it computes with 32-bit floats."""
+        return Abilities(channel_multiple=1)
 
     def unavailable(self) -> str:
         """Return an empty string."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from paretrim.errors import ArtifactError
 from paretrim.evaluators import cuda_driver
+from paretrim.evaluators.abilities import Abilities
 from paretrim.evaluators.onnx_target import OnnxRuntime
 from paretrim.evaluators.target import Session
 
@@ -20,6 +21,10 @@ class OnnxRuntimeCuda(OnnxRuntime):
 
     provider: ClassVar[str] = "CUDAExecutionProvider"
     _before: int | None = None
+
+    def abilities(self) -> Abilities:
+        """Return that nothing but 32-bit floats is computed with: the provider has few integer kernels."""
+        return Abilities(channel_multiple=8)
 
     def unavailable(self) -> str:
         """Return what is missing: the package, the provider in it, or a device."""

@@ -21,6 +21,7 @@ from paretrim.errors import LoweringError
 from paretrim.evaluators.lowering import quiet
 from paretrim.evaluators.onnx_export import Exported
 from paretrim.evaluators.splits import Split
+from paretrim.evaluators.storage import Storage
 from paretrim.evaluators.target import Activations, Array, LoweringRequest, as_batch
 
 _CALIBRATION_BATCH = 64
@@ -39,7 +40,8 @@ def quantize(exported: Exported, request: LoweringRequest, activations: Activati
     Raises:
         LoweringError: The quantizer cannot take the model, or calibration data is missing.
     """
-    chosen = {node: bits for name, bits in _known(exported, request).items() for node in exported.layer_nodes[name]}
+    stored = _known(exported, request)
+    chosen = {node: each.bits for name, each in stored.items() for node in exported.layer_nodes[name]}
     halves = {name for name, bits in chosen.items() if bits == 16}
     integers = {name: bits for name, bits in chosen.items() if bits <= 8}
     proto = exported.proto
@@ -51,13 +53,13 @@ def quantize(exported: Exported, request: LoweringRequest, activations: Activati
     return serialized
 
 
-def _known(exported: Exported, request: LoweringRequest) -> Mapping[str, int]:
-    missing = [name for name in request.weight_bits if name not in exported.layer_nodes]
+def _known(exported: Exported, request: LoweringRequest) -> Mapping[str, Storage]:
+    missing = [name for name in request.layers if name not in exported.layer_nodes]
     if missing:
         raise LoweringError(
             f"the exported graph has no node for the layers {', '.join(missing)}; leave them at 'none' bits"
         )
-    return request.weight_bits
+    return request.layers
 
 
 def _to_integers(

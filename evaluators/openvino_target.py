@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from paretrim.errors import ArtifactError
+from paretrim.evaluators.abilities import GRIDS, Abilities
 from paretrim.evaluators.onnx_file import OnnxFile, stored_tensors
 from paretrim.evaluators.target import Array, MainMemory, Session
 from paretrim.evaluators.weights import Weights
@@ -19,6 +20,10 @@ class OpenVinoCpu(MainMemory, OnnxFile):
     """Runs ONNX files with OpenVINO's CPU plugin."""
 
     takes: ClassVar[tuple[str, ...]] = ("activations",)
+
+    def abilities(self) -> Abilities:
+        """Return that all grids run as 8-bit integers."""
+        return Abilities(integers=GRIDS, signs=True)
 
     def unavailable(self) -> str:
         """Return how to install OpenVINO when it is not."""

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from paretrim.errors import UsageError, nearest
+from paretrim.evaluators.abilities import Abilities
+from paretrim.evaluators.storage import Activation, Storage
 from paretrim.evaluators.weights import Weights
 
 if TYPE_CHECKING:
@@ -62,14 +64,16 @@ class LoweringRequest:
     Attributes:
         input_shape: Shape of one sample.
         input_dtype: Name of the torch type of an input.
-        weight_bits: Bits per weight by layer; a layer that is not named keeps 32-bit floats.
+        layers: How each layer's weights are stored; a layer that is not named keeps 32-bit floats.
         calibration: Samples from which activation ranges are taken.
+        activation: How what flows between integer layers is put into 8 bits.
     """
 
     input_shape: tuple[int, ...]
     input_dtype: str
-    weight_bits: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, Storage] = field(default_factory=dict)
     calibration: Split | None = None
+    activation: Activation = field(default_factory=Activation)
 
 
 class Target(Protocol):
@@ -86,6 +90,10 @@ class Target(Protocol):
 
     def unavailable(self) -> str:
         """Return why this machine cannot run the target and what to do about it, or an empty string when it can."""
+        ...
+
+    def abilities(self) -> Abilities:
+        """Return what the runtime can do with compressed layers."""
         ...
 
     def lower(self, model: torch.nn.Module, request: LoweringRequest, folder: Path) -> Artifact:

@@ -32,6 +32,7 @@ from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.evaluator import Bench, Evaluator, Specimen
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
+from paretrim.evaluators.storage import of_widths
 from paretrim.evaluators.target import (
     OPTIONAL,
     Array,
@@ -258,7 +259,7 @@ def _lowered(subject: TargetContract, target: Target, folder: Path, bits: dict[s
     samples = random_inputs(64, subject.input_shape)
     calibration = Split((samples, np.zeros(len(samples), np.int64)), "calibration")
     return target.lower(
-        subject.model(), LoweringRequest(subject.input_shape, "float32", bits or {}, calibration), folder
+        subject.model(), LoweringRequest(subject.input_shape, "float32", of_widths(bits or {}), calibration), folder
     )
 
 

@@ -32,7 +32,7 @@ def export(model: nn.Module, request: LoweringRequest) -> bytes:
     Raises:
         LoweringError: The exporter does not take the model; the message has its reason.
     """
-    stored = _with_stored_weights(model, request.weight_bits)
+    stored = _with_stored_weights(model, {name: each.bits for name, each in request.layers.items()})
     example = example_inputs(request.input_shape, request.input_dtype)
     try:
         with quiet():

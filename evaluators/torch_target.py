@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from paretrim.errors import ArtifactError
+from paretrim.evaluators.abilities import Abilities
 from paretrim.evaluators.target import Array, LoweringRequest, MainMemory, Session, TargetSettings
 from paretrim.evaluators.weights import StoredTensor, Weights
 
@@ -28,6 +29,10 @@ class TorchCompile:
 
     def __init__(self, settings: TargetSettings) -> None:
         self.settings = settings
+
+    def abilities(self) -> Abilities:
+        """Return that nothing but 32-bit floats is computed with."""
+        return Abilities()
 
     def lower(self, model: torch.nn.Module, request: LoweringRequest, folder: Path) -> Artifact:
         """Export and pack.

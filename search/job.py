@@ -26,6 +26,7 @@ from paretrim.search.importpath import ImportPath
 from paretrim.search.metric import AnyMetric, NamedMetric
 from paretrim.search.mistakes import problems
 from paretrim.spaces import technique
+from paretrim.spaces.anatomy import Granularity
 from paretrim.spaces.technique import TechniqueOptions
 from paretrim.tracking import constraints
 from paretrim.tracking.constraints import Constraint
@@ -145,7 +146,8 @@ class Job(_Section):
         metric: Name of a metric of torchmetrics, or the import path of ``(outputs, labels) -> float`` of which more is
             better, or a mapping with more about one of them; see search/metric.py.
         cross_validation: Folds of the validation split, for the metric ``METRIC_cv``; none by default.
-        space: Techniques by name with their settings; ``off`` leaves one out; all are on by default.
+        space: Techniques by name with their settings; ``off`` leaves one out; ``auto`` for what suits the model and target.
+        groups: Whether each group of coupled layers has knobs of its own, or shares them within its block, or all do.
         objectives: Metrics to trade off; by default the metric, latency, size and memory.
         constraints: Bounds that a point of the front must meet.
         target: Where the model will run; what the search is for.
@@ -163,6 +165,7 @@ class Job(_Section):
     metric: AnyMetric = NamedMetric(name="accuracy")
     cross_validation: Annotated[int, Field(ge=2, le=100)] | None = None
     space: dict[str, TechniqueOptions | None] = Field(default_factory=dict)
+    groups: Granularity = "per-layer"
     objectives: Annotated[tuple[ObjectiveName, ...], Field(validate_default=True)] = ()
     constraints: tuple[ConstraintText, ...] = ()
     target: TargetOptions = TargetOptions()
@@ -292,7 +295,7 @@ def _read_space(given: Any) -> tuple[dict[str, TechniqueOptions | None], list[Pr
     space: dict[str, TechniqueOptions | None] = {}
     for name in names:
         try:
-            space[name] = _options(known[name].Options, given.get(name, {}))
+            space[name] = _options(known[name].Options, given.get(name, known[name].by_default))
         except ValidationError as error:
             wrong += problems(error, known[name].Options, ("space", name))
     return space, wrong

@@ -20,6 +20,7 @@ from paretrim.evaluators.latency import time_quietly
 from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.served import served
 from paretrim.evaluators.splits import Split, Splits
+from paretrim.evaluators.storage import Activation
 from paretrim.search import space as spaces
 from paretrim.search import usercode
 from paretrim.search.job import Job, impossible
@@ -69,7 +70,8 @@ def load(job: Job) -> Subject:
             f"the validation split has {len(splits.search.validation)} samples, which do not make {job.cross_validation} "
             "folds; ask for a smaller cross_validation"
         )
-    anatomy = dissect(model, splits.search.train.first(2).inputs)
+    abilities = target.find(job.target.settings).build().abilities()
+    anatomy = dissect(model, splits.search.train.first(2).inputs, abilities, job.groups)
     space = spaces.build(job, anatomy)
     prints = {"model": _model_hash(model), "data": splits.fingerprint(), "space": space.fingerprint()}
     return Subject(model, splits, metric, space, prints)
@@ -121,7 +123,7 @@ def _station(
     options = job.targets[name]
     address = target.find(options.settings)
     validation = subject.splits.search.validation
-    request = lowering_request(subject.space, {}, subject.splits.search)
+    request = lowering_request(subject.space, {}, Activation(), subject.splits.search)
     with torch.no_grad():
         shape = tuple(subject.model(validation.first(2).inputs).shape[1:])
     plan = StationPlan(

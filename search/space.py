@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from paretrim.search.job import Job
 from paretrim.spaces import technique
 from paretrim.spaces.anatomy import Anatomy
-from paretrim.spaces.dimension import Choice, Dimension, Value
+from paretrim.spaces.dimension import Choice, Dimension, Value, existing
 from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.technique import Technique
@@ -30,21 +30,26 @@ class Space:
     dimensions: tuple[Dimension, ...]
 
     @property
+    def constants(self) -> dict[str, Value]:
+        """The values of the knobs that have only one."""
+        return {d.name: d.values[0] for d in self.dimensions if isinstance(d, Choice) and len(d.values) == 1}
+
+    @property
     def searched(self) -> tuple[Dimension, ...]:
         """The knobs with more than one value."""
-        return tuple(d for d in self.dimensions if not (isinstance(d, Choice) and len(d.values) == 1))
+        return tuple(d for d in self.dimensions if d.name not in self.constants)
 
     def recipe(self, values: dict[str, Value], seed: int) -> Recipe:
         """Return the recipe of sampled values, the constants added."""
-        constants = {d.name: d.values[0] for d in self.dimensions if isinstance(d, Choice) and len(d.values) == 1}
-        return Recipe.of({**constants, **values}, seed)
+        return Recipe.of(existing(self.dimensions, {**self.constants, **values}), seed)
 
     def anchors(self, seed: int) -> dict[str, Recipe]:
         """Return the recipes that stand in every table: the baseline, plain float16 and plain int8."""
         neutral: dict[str, Value] = {d.name: d.neutral for d in self.dimensions}
-        found = {BASELINE: Recipe.of(neutral, seed)}
+        found = {BASELINE: Recipe.of(existing(self.dimensions, neutral), seed)}
         for part in self.techniques:
-            found |= {kind: Recipe.of({**neutral, **v}, seed) for kind, v in part.anchors(self.anatomy).items()}
+            for kind, values in part.anchors(self.anatomy).items():
+                found[kind] = Recipe.of(existing(self.dimensions, {**neutral, **values}), seed)
         return found
 
     def fingerprint(self) -> str:
@@ -56,7 +61,7 @@ class Space:
 def build(job: Job, anatomy: Anatomy) -> Space:
     """Build the space of a job on a model."""
     techniques = []
-    for name, kind in sorted(technique.installed().items()):
+    for name, kind in sorted(technique.installed().items(), key=lambda item: (item[1].stage, item[0])):
         options = job.space[name]
         if options is None and kind is WeightQuantization:
             # Nothing of it is searched, but float16 and int8 of the uncut model stand in every table.

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from paretrim.errors import UnknownJobError
 from paretrim.search.space import Space
-from paretrim.spaces.dimension import Choice, Dimension, Range, Value
+from paretrim.spaces.dimension import Choice, Dimension, Range, Value, exists
 from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.constraints import Constraint
 from paretrim.tracking.front import Objective, baseline_metrics
@@ -125,7 +125,7 @@ class Study:
         written = trial.user_attrs.get(_RECIPE)
         if written is not None:
             return Asked(trial.number, trial.user_attrs.get(_KIND, "search"), Recipe.from_json(written))
-        values = {d.name: _suggest(trial, d) for d in space.searched}
+        values = _suggested(trial, space)
         recipe = space.recipe(values, self._seed * 1_000_003 + trial.number)
         trial.set_user_attr(_RECIPE, recipe.to_json())
         return Asked(trial.number, "search", recipe)
@@ -198,6 +198,17 @@ def _load(url: str, name: str) -> optuna.Study:
         return optuna.load_study(storage=_storage(url), study_name=name)
     except KeyError:
         raise UnknownJobError(f"the study database has no search '{name}'") from None
+
+
+def _suggested(trial: optuna.Trial, space: Space) -> dict[str, Value]:
+    """Return a value for each knob that exists with the values of those before it."""
+    values: dict[str, Value] = {}
+    constants = space.constants
+    for dimension in space.dimensions:
+        if exists(dimension, values):
+            known = dimension.name in constants
+            values[dimension.name] = constants[dimension.name] if known else _suggest(trial, dimension)
+    return values
 
 
 def _suggest(trial: optuna.Trial, dimension: Dimension) -> Value:

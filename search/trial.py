@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
@@ -19,14 +19,15 @@ from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.splits import SearchSplits, Split
+from paretrim.evaluators.storage import Activation, Storage
 from paretrim.evaluators.target import LoweringRequest
 from paretrim.search import crossvalidation
 from paretrim.search.space import Space
 from paretrim.search.station import Station, StationPlan, clocked
 from paretrim.search.study import Asked
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.recovery import Schooling, recover
-from paretrim.spaces.technique import Loss
+from paretrim.spaces.recovery import recover
+from paretrim.spaces.schooling import Loss, Schooling
 from paretrim.tracking.records import Elsewhere, Epoch, TrialRecord
 
 
@@ -91,10 +92,10 @@ class TrialRunner:
         """
         seconds: dict[str, float] = {}
         epochs: list[Epoch] = []
-        with clocked(seconds, "reshape"), self._lane.working():
-            model = self._shaped(asked.recipe)
-        train, teacher = self._context.splits.train, self._context.teacher
-        for epoch in self._recovered(model, asked.recipe, train, teacher, seconds):
+        schooling = self._schooling(asked.recipe, self._context.splits.train, self._context.teacher)
+        with clocked(seconds, "reshape"):
+            model = self._shaped(asked.recipe, schooling)
+        for epoch in self._recovered(model, asked.recipe, schooling, seconds):
             epochs.append(epoch)
             yield epoch
         with clocked(seconds, "bake"), self._lane.working():
@@ -124,28 +125,46 @@ class TrialRunner:
             epochs=tuple(epochs),
         )
 
-    def _shaped(self, recipe: Recipe) -> nn.Module:
-        model = copy.deepcopy(self._context.model)
-        if not any(p.requires_grad for p in model.parameters()):
-            model.requires_grad_(True)
-        for part in self._context.space.techniques:
-            part.reshape(model, recipe, self._context.space.anatomy)
-        return model
-
-    def _recovered(
-        self, model: nn.Module, recipe: Recipe, train: Split, teacher: torch.Tensor | None, seconds: dict[str, float]
-    ) -> Iterator[Epoch]:
-        context = self._context
-        for part in context.space.techniques:
-            part.attach(model, recipe, context.space.anatomy)
-        schooling = Schooling(
+    def _schooling(self, recipe: Recipe, train: Split, teacher: torch.Tensor | None) -> Schooling:
+        return Schooling(
             batches=lambda size, seed: train.batches(size, seed=seed),
             samples=len(train),
             teacher=teacher,
             loss=self._loss(recipe),
             working=self._lane.working,
+            tutor=None if teacher is None else self._context.model,
         )
-        losses = recover(model, recipe, schooling)
+
+    def _shaped(self, recipe: Recipe, schooling: Schooling) -> nn.Module:
+        model = copy.deepcopy(self._context.model)
+        if not any(p.requires_grad for p in model.parameters()):
+            model.requires_grad_(True)
+        for part in self._context.space.techniques:
+            part.reshape(model, recipe, self._context.space.anatomy, schooling)
+        return model
+
+    def _recovered(
+        self, model: nn.Module, recipe: Recipe, schooling: Schooling, seconds: dict[str, float]
+    ) -> Iterator[Epoch]:
+        techniques, anatomy = self._context.space.techniques, self._context.space.anatomy
+        for part in techniques:
+            part.attach(model, recipe, anatomy, schooling)
+        asked = (part.penalty(model, recipe, anatomy, schooling) for part in techniques)
+        penalties = tuple(penalty for penalty in asked if penalty is not None)
+
+        def advance(done: float) -> None:
+            for part in techniques:
+                part.advance(model, recipe, anatomy, done)
+
+        losses = recover(model, recipe, replace(schooling, penalties=penalties, advance=advance))
+        try:
+            yield from self._epochs(model, losses, seconds)
+        finally:
+            for penalty in penalties:
+                penalty.close()
+        advance(1.0)
+
+    def _epochs(self, model: nn.Module, losses: Iterator[float], seconds: dict[str, float]) -> Iterator[Epoch]:
         while True:
             with clocked(seconds, "recover"):
                 loss = next(losses, None)
@@ -153,7 +172,7 @@ class TrialRunner:
                     model.eval()
                     return
                 with self._lane.working():
-                    score = score_torch(model, context.splits.validation, context.metric)
+                    score = score_torch(model, self._context.splits.validation, self._context.metric)
             yield Epoch(loss, score)
 
     def _loss(self, recipe: Recipe) -> Loss:
@@ -180,10 +199,12 @@ class TrialRunner:
         folder: Path | None = None,
     ) -> Artifact:
         context = self._context
-        bits: dict[str, int] = {}
+        stored: dict[str, Storage] = {}
         for part in context.space.techniques:
-            bits |= part.weight_bits(recipe, context.space.anatomy)
-        request = lowering_request(context.space, bits, context.splits)
+            stored |= part.storage(model, recipe, context.space.anatomy)
+        activations = [part.activation(recipe) for part in context.space.techniques]
+        chosen = next((each for each in activations if each is not None), Activation())
+        request = lowering_request(context.space, stored, chosen, context.splits)
         with clocked(seconds, "lower"), self._lane.working():
             return station.target.lower(model, request, folder or context.artifacts)
 
@@ -194,8 +215,9 @@ class TrialRunner:
             return ()
         scores = []
         for fold in crossvalidation.folds(context.model, context.splits, context.teacher, context.folds):
-            model = self._shaped(recipe)
-            for _ in self._recovered(model, recipe, fold.train, fold.teacher, seconds):
+            schooling = self._schooling(recipe, fold.train, fold.teacher)
+            model = self._shaped(recipe, schooling)
+            for _ in self._recovered(model, recipe, schooling, seconds):
                 pass  # its course is not recorded
             self._bake(model, recipe)
             with TemporaryDirectory(prefix="fold-", dir=self._scratch) as folder:
@@ -222,12 +244,13 @@ class TrialRunner:
         return Elsewhere((*found, *of_recipe), artifact.sha256, artifact.model_sha256, station.environment())
 
 
-def lowering_request(space: Space, bits: dict[str, int], splits: SearchSplits) -> LoweringRequest:
-    """Return the request that lowers a model of a space with the given bits per layer."""
+def lowering_request(
+    space: Space, stored: Mapping[str, Storage], activation: Activation, splits: SearchSplits
+) -> LoweringRequest:
+    """Return the request that lowers a model of a space with its layers stored as given."""
     anatomy = space.anatomy
-    return LoweringRequest(
-        anatomy.input_shape, str(anatomy.input_dtype).removeprefix("torch."), bits, splits.calibration
-    )
+    kind = str(anatomy.input_dtype).removeprefix("torch.")
+    return LoweringRequest(anatomy.input_shape, kind, stored, splits.calibration, activation)
 
 
 def score_torch(model: nn.Module, split: Split, metric: Metric) -> float:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from paretrim.errors import UserCodeError
+from paretrim.evaluators.abilities import Abilities
 from paretrim.spaces.surgery import cut, dependency_graph
 
-_LAYER_TYPES: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+LAYER_TYPES: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+Granularity = Literal["per-layer", "per-block", "global"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Anatomy:
         left_out: (layer, reason) of what pruning cannot cut.
         input_shape: Shape of one sample, without the batch dimension.
         input_dtype: Type of the input tensor.
+        abilities: What the target can do with compressed layers.
+        granularity: Whether each group of coupled layers has knobs of its own, or shares them within its block, or all do.
     """
 
     layers: tuple[Layer, ...]
@@ -65,13 +71,37 @@ class Anatomy:
     left_out: tuple[tuple[str, str], ...]
     input_shape: tuple[int, ...]
     input_dtype: torch.dtype
+    abilities: Abilities = field(default_factory=Abilities)
+    granularity: Granularity = "per-layer"
 
     def example(self, batch: int = 2) -> torch.Tensor:
         """Return an input of zeros, shape ``(batch, *input_shape)``."""
         return torch.zeros((batch, *self.input_shape), dtype=self.input_dtype)
 
+    def knob(self, layer: str) -> str:
+        """Return the name of the knobs that a layer has, which it may share with others."""
+        if self.granularity == "global":
+            return "all"
+        return layer if self.granularity == "per-layer" else self._block(layer)
+
+    def cut_groups(self) -> tuple[tuple[str, tuple[Group, ...]], ...]:
+        """Return (name, groups) of the groups of channels that share their knobs."""
+        shared: dict[str, tuple[Group, ...]] = {}
+        for group in self.groups:
+            name = self.knob(group.name)
+            shared[name] = (*shared.get(name, ()), group)
+        return tuple(shared.items())
+
     def layer_groups(self) -> tuple[tuple[str, tuple[Layer, ...]], ...]:
-        """Return (name, layers) of groups that share a bit-width; the first and the last layer stand alone."""
+        """Return (name, layers) of the layers that share their bits; the first and the last layer stand alone."""
+        shared: dict[str, tuple[Layer, ...]] = {}
+        for first, layers in self._coupled_layers():
+            ends = layers[0].first or layers[0].last
+            name = first if ends else self.knob(first)
+            shared[name] = (*shared.get(name, ()), *layers)
+        return tuple(shared.items())
+
+    def _coupled_layers(self) -> list[tuple[str, tuple[Layer, ...]]]:
         by_name = {layer.name: layer for layer in self.layers}
         ends = [layer for layer in self.layers if layer.first or layer.last]
         grouped: dict[str, tuple[Layer, ...]] = {layer.name: (layer,) for layer in ends}
@@ -83,10 +113,24 @@ class Anatomy:
                 seen |= {layer.name for layer in members}
         grouped |= {layer.name: (layer,) for layer in self.layers if layer.name not in seen}
         order = {layer.name: position for position, layer in enumerate(self.layers)}
-        return tuple(sorted(grouped.items(), key=lambda item: order[item[0]]))
+        return sorted(grouped.items(), key=lambda item: order[item[0]])
+
+    def _block(self, layer: str) -> str:
+        """Return the innermost numbered part of a layer's path that holds other layers too, else the layer itself."""
+        parts = layer.split(".")
+        for end in range(len(parts) - 1, 0, -1):
+            prefix = ".".join(parts[:end])
+            if parts[end - 1].isdigit() and sum(each.name.startswith(f"{prefix}.") for each in self.layers) > 1:
+                return prefix
+        return layer
 
 
-def dissect(model: nn.Module, example: torch.Tensor) -> Anatomy:
+def dissect(
+    model: nn.Module,
+    example: torch.Tensor,
+    abilities: Abilities = Abilities(),  # noqa: B008 - it is frozen
+    granularity: Granularity = "per-layer",
+) -> Anatomy:
     """Find the layers of a model and the groups that must be cut together.
 
     The dependency graph is that of Torch-Pruning (Fang et al., "DepGraph: Towards Any Structural Pruning", 2023).
@@ -94,6 +138,8 @@ def dissect(model: nn.Module, example: torch.Tensor) -> Anatomy:
     Args:
         model: In evaluation mode; it is not changed.
         example: A batch of inputs, shape ``(N, ...)``.
+        abilities: What the target can do with compressed layers.
+        granularity: Which groups share their knobs.
 
     Raises:
         UserCodeError: The model has no layer that could be compressed, or does not run on the example.
@@ -109,12 +155,22 @@ def dissect(model: nn.Module, example: torch.Tensor) -> Anatomy:
         for i, name in enumerate(names)
     )
     groups, left_out = _groups(model, example, names)
-    return Anatomy(layers, groups, left_out, tuple(example.shape[1:]), example.dtype)
+    return Anatomy(layers, groups, left_out, tuple(example.shape[1:]), example.dtype, abilities, granularity)
+
+
+def parts_of(model: nn.Module, layer: str) -> tuple[str, ...]:
+    """Return the module paths of what a layer of the uncompressed model has become in a model made from it.
+
+    Most layers are still there under their name. One that was factorized holds its factors under its name, and one
+    that was removed with its block is gone.
+    """
+    found = (name for name, module in model.named_modules() if isinstance(module, LAYER_TYPES))
+    return tuple(name for name in found if name == layer or name.startswith(f"{layer}."))
 
 
 def _execution_order(model: nn.Module, example: torch.Tensor) -> list[str]:
     order: list[str] = []
-    names = {module: name for name, module in model.named_modules() if isinstance(module, _LAYER_TYPES)}
+    names = {module: name for name, module in model.named_modules() if isinstance(module, LAYER_TYPES)}
 
     def note(module: nn.Module, *_: object) -> None:
         if names[module] not in order:
@@ -164,7 +220,7 @@ def _coupled_layers(model: nn.Module, example: torch.Tensor, names: list[str]) -
     path = {module: name for name, module in modules.items()}
     graph = dependency_graph(twin, example)
     groups = []
-    for group in graph.get_all_groups(ignored_layers=[modules[names[-1]]], root_module_types=list(_LAYER_TYPES)):
+    for group in graph.get_all_groups(ignored_layers=[modules[names[-1]]], root_module_types=list(LAYER_TYPES)):
         members = sorted({path[m] for m in _cut_layers(graph, group)} & set(names), key=names.index)
         if members and names[-1] not in members:
             groups.append(Group(members[0], tuple(members), graph.get_out_channels(modules[members[0]])))
@@ -173,7 +229,7 @@ def _coupled_layers(model: nn.Module, example: torch.Tensor, names: list[str]) -
 
 def _cut_layers(graph: Any, group: Any) -> Iterator[nn.Module]:
     for dependency, _ in group:
-        if graph.is_out_channel_pruning_fn(dependency.handler) and isinstance(dependency.target.module, _LAYER_TYPES):
+        if graph.is_out_channel_pruning_fn(dependency.handler) and isinstance(dependency.target.module, LAYER_TYPES):
             yield dependency.target.module
 
 

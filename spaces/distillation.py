@@ -11,7 +11,8 @@ from torch.nn import functional
 from paretrim.spaces.anatomy import Anatomy
 from paretrim.spaces.dimension import Dimension, Range
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.technique import Loss, Technique, TechniqueOptions
+from paretrim.spaces.schooling import Loss
+from paretrim.spaces.technique import Technique, TechniqueOptions
 
 Temperature = Annotated[float, Field(ge=0.5, le=50.0)]
 Weight = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -44,6 +45,8 @@ class Distillation(Technique):
     """
 
     name: ClassVar[str] = "distillation"
+    stage: ClassVar[int] = 70
+    by_default: ClassVar[bool] = True
     Options: ClassVar[type[TechniqueOptions]] = DistillationOptions
     options: DistillationOptions
 

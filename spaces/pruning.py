@@ -13,6 +13,7 @@ from paretrim.errors import TrialError
 from paretrim.spaces.anatomy import Anatomy, Group
 from paretrim.spaces.dimension import Choice, Dimension, Range
 from paretrim.spaces.recipe import Recipe
+from paretrim.spaces.schooling import Schooling
 from paretrim.spaces.surgery import coupled, cut, dependency_graph
 from paretrim.spaces.technique import Technique, TechniqueOptions
 
@@ -50,6 +51,8 @@ class StructuredPruning(Technique):
     """
 
     name: ClassVar[str] = "pruning"
+    stage: ClassVar[int] = 10
+    by_default: ClassVar[bool] = True
     Options: ClassVar[type[TechniqueOptions]] = PruningOptions
     options: PruningOptions
 
@@ -59,16 +62,23 @@ class StructuredPruning(Technique):
         # The upper end is put on the grid of steps that starts at the lower one.
         steps = math.floor((high - low) / self.options.step + 1e-9)
         top = low + steps * self.options.step
-        names = [f"pruning.ratio.{g.name}" for g in anatomy.groups if self._kept(g, high) < g.channels]
+        names = [
+            f"pruning.ratio.{name}"
+            for name, groups in anatomy.cut_groups()
+            if any(self._kept(g, high) < g.channels for g in groups)
+        ]
         if steps == 0:
             return tuple(Choice(name, (low,), neutral=0.0) for name in names)
         return tuple(Range(name, low, top, neutral=0.0, step=self.options.step) for name in names)
 
-    def reshape(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> None:
+    def reshape(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
         """Cut the channels that the recipe names, and check that the model still runs."""
         import torch_pruning
 
-        cuts = {g: g.channels - self._kept(g, recipe.number(f"pruning.ratio.{g.name}")) for g in anatomy.groups}
+        cuts = {
+            g: g.channels - self._kept(g, recipe.number(f"pruning.ratio.{anatomy.knob(g.name)}"))
+            for g in anatomy.groups
+        }
         if not any(cuts.values()):
             return
         example = anatomy.example()

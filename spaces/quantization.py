@@ -13,9 +13,11 @@ from pydantic import field_validator
 from torch import nn
 from torch.nn.utils import parametrize
 
-from paretrim.spaces.anatomy import Anatomy
+from paretrim.evaluators.storage import Storage
+from paretrim.spaces.anatomy import Anatomy, parts_of
 from paretrim.spaces.dimension import Choice, Dimension, Value
 from paretrim.spaces.recipe import Recipe
+from paretrim.spaces.schooling import Schooling
 from paretrim.spaces.technique import Technique, TechniqueOptions
 
 FLOAT_BITS = 32
@@ -58,6 +60,8 @@ class WeightQuantization(Technique):
     """
 
     name: ClassVar[str] = "quantization"
+    stage: ClassVar[int] = 50
+    by_default: ClassVar[bool] = True
     Options: ClassVar[type[TechniqueOptions]] = QuantizationOptions
     options: QuantizationOptions
 
@@ -75,10 +79,10 @@ class WeightQuantization(Technique):
         names = [f"quantization.bits.{name}" for name, _ in anatomy.layer_groups()]
         return {"float16": dict.fromkeys(names, HALF_BITS), "int8": dict.fromkeys(names, 8)}
 
-    def attach(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> None:
+    def attach(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
         """Let each layer compute with weights on its grid, while gradients reach the weights themselves."""
         modules = dict(model.named_modules())
-        for name, bits in self.weight_bits(recipe, anatomy).items():
+        for name, bits in self._bits(recipe, anatomy, model).items():
             if bits < HALF_BITS:
                 parametrize.register_parametrization(modules[name], "weight", OnGrid(bits))
 
@@ -88,13 +92,16 @@ class WeightQuantization(Technique):
             if parametrize.is_parametrized(module, "weight"):
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
 
-    def weight_bits(self, recipe: Recipe, anatomy: Anatomy) -> Mapping[str, int]:
+    def storage(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> Mapping[str, Storage]:
         """Return the bits of each layer that is not left at 32."""
+        return {name: Storage(bits) for name, bits in self._bits(recipe, anatomy, model).items()}
+
+    def _bits(self, recipe: Recipe, anatomy: Anatomy, model: nn.Module) -> dict[str, int]:
         bits: dict[str, int] = {}
         for name, layers in anatomy.layer_groups():
             width = recipe.values.get(f"quantization.bits.{name}", "none")
             if isinstance(width, int):
-                bits |= {layer.name: width for layer in layers}
+                bits |= {part: width for layer in layers for part in parts_of(model, layer.name)}
         return bits
 
     def _choices(self, at_end: bool) -> tuple[Value, ...]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Protocol
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -16,7 +14,8 @@ from paretrim.errors import TrialError
 from paretrim.spaces.anatomy import Anatomy
 from paretrim.spaces.dimension import Choice, Dimension, Range
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.technique import Loss, Technique, TechniqueOptions
+from paretrim.spaces.schooling import Schooling, TrainingBatch
+from paretrim.spaces.technique import Technique, TechniqueOptions
 
 Rate = Annotated[float, Field(gt=0.0, le=10.0)]
 
@@ -50,6 +49,8 @@ class Recovery(Technique):
     """Trains with momentum and a one-cycle learning rate (Smith and Topin, "Super-Convergence", 2018)."""
 
     name: ClassVar[str] = "recovery"
+    stage: ClassVar[int] = 80
+    by_default: ClassVar[bool] = True
     Options: ClassVar[type[TechniqueOptions]] = RecoveryOptions
     options: RecoveryOptions
 
@@ -65,43 +66,19 @@ class Recovery(Technique):
         )
 
 
-class TrainingBatch(Protocol):
-    """Some training samples: inputs ``(N, ...)``, labels, and their positions in the split."""
-
-    @property
-    def inputs(self) -> torch.Tensor: ...  # noqa: D102
-    @property
-    def labels(self) -> torch.Tensor: ...  # noqa: D102
-    @property
-    def index(self) -> torch.Tensor: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class Schooling:
-    """What recovery training works with.
-
-    Attributes:
-        batches: ``(batch size, seed) -> batches`` of one shuffled pass over the training split.
-        samples: Number of training samples.
-        teacher: The teacher's outputs for all training samples, or None.
-        loss: What is minimized.
-        working: Entered around each batch, so that a measurement on this machine can make training wait.
-    """
-
-    batches: Callable[[int, int], Iterator[TrainingBatch]]
-    samples: int
-    teacher: torch.Tensor | None
-    loss: Loss
-    working: Callable[[], AbstractContextManager[None]]
-
-
-def recover(model: nn.Module, recipe: Recipe, schooling: Schooling) -> Iterator[float]:
+def recover(model: nn.Module, recipe: Recipe, schooling: Schooling, epochs: int | None = None) -> Iterator[float]:
     """Train a model in place and yield the mean loss after each epoch.
+
+    Args:
+        model: In training it is in training mode, afterwards in evaluation mode.
+        recipe: Says how to train.
+        schooling: What to train with.
+        epochs: How long; by default as long as the recipe says.
 
     Raises:
         TrialError: The loss became NaN or infinite.
     """
-    epochs = int(recipe.number("recovery.epochs"))
+    epochs = int(recipe.number("recovery.epochs")) if epochs is None else epochs
     size = int(recipe.number("recovery.batch_size", 64))
     if epochs == 0:
         return
@@ -120,11 +97,14 @@ def recover(model: nn.Module, recipe: Recipe, schooling: Schooling) -> Iterator[
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, total_steps=steps, pct_start=rise, cycle_momentum=False
     )
+    step = 0
     for epoch in range(epochs):
         model.train()
         total = 0.0
         for batch in schooling.batches(size, recipe.seed + epoch):
             with schooling.working():
+                schooling.advance(step / steps)
+                step += 1
                 total += _step(model, batch, schooling, optimizer, schedule) * len(batch.index)
         mean = total / schooling.samples
         if not math.isfinite(mean):
@@ -148,6 +128,8 @@ def _step(
     optimizer.zero_grad(set_to_none=True)
     teacher = None if schooling.teacher is None else schooling.teacher[batch.index]
     loss = schooling.loss(model(batch.inputs), batch.labels, teacher)
+    for penalty in schooling.penalties:
+        loss = loss + penalty(batch)
     loss.backward()
     optimizer.step()
     schedule.step()

@@ -7,23 +7,21 @@ yours adds one without touching this one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import ClassVar
 
-import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from paretrim.errors import UsageError, nearest
+from paretrim.evaluators.storage import Activation, Storage
 from paretrim.spaces.anatomy import Anatomy
 from paretrim.spaces.dimension import Dimension, Value
 from paretrim.spaces.recipe import Recipe
+from paretrim.spaces.schooling import Loss, Penalty, Schooling
 
 GROUP = "paretrim.techniques"
-
-Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
-"""``(outputs, labels, teacher outputs or None) -> scalar``."""
 
 
 class TechniqueOptions(BaseModel):
@@ -35,41 +33,63 @@ class TechniqueOptions(BaseModel):
 class Technique:
     """One way to make a model smaller.
 
+    The hooks are called in the order in which they stand here, for all techniques of a search by their `stage`.
+
     Attributes:
         name: Its name in job files, and the first part of its dimensions' names.
         Options: The pydantic model of its settings; every field needs a default.
+        stage: When it acts among the techniques: what removes parts of the model before 20, what rewrites the layers
+            that are left before 40, what puts their weights on grids before 60, what only trains after that.
+        by_default: Whether it is on in a job that does not name it.
     """
 
     name: ClassVar[str]
     Options: ClassVar[type[TechniqueOptions]] = TechniqueOptions
+    stage: ClassVar[int] = 50
+    by_default: ClassVar[bool] = False
 
     def __init__(self, options: TechniqueOptions) -> None:
         self.options = options
 
     def dimensions(self, anatomy: Anatomy) -> tuple[Dimension, ...]:
-        """Return the knobs that this technique has on a model."""
+        """Return the knobs that this technique has on a model; one that another one's value rules out comes later."""
         return ()
+
+    def left_out(self, anatomy: Anatomy) -> Mapping[str, str]:
+        """Return what this technique cannot do to the model, by layer or part, with the reason."""
+        return {}
 
     def anchors(self, anatomy: Anatomy) -> Mapping[str, Mapping[str, Value]]:
         """Return recipes, by name, that anyone would try first: the values that differ from neutral."""
         return {}
 
-    def reshape(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> None:
-        """Change the model's shape in place, before it is trained."""
+    def reshape(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
+        """Change the model's shape in place, before it is trained. `schooling` is there for what needs data to do so."""
 
-    def attach(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> None:
+    def attach(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
         """Add, in place, what must be there while the model is trained."""
 
     def loss(self, plain: Loss, recipe: Recipe) -> Loss:
         """Return the loss to train with, made from the one so far."""
         return plain
 
+    def penalty(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> Penalty | None:
+        """Return what is added to the loss at each step beside the outputs' loss, or None."""
+        return None
+
+    def advance(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, done: float) -> None:
+        """Prepare the model for the next training step, of which a share `done` from 0 to 1 lies behind."""
+
     def bake(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> None:
         """Make final, in place, what `attach` added, after the model was trained."""
 
-    def weight_bits(self, recipe: Recipe, anatomy: Anatomy) -> Mapping[str, int]:
-        """Return the bits per weight of each layer that shall not be stored as 32-bit floats."""
+    def storage(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> Mapping[str, Storage]:
+        """Return how each layer of the baked model shall be stored that does not keep 32-bit floats, by module path."""
         return {}
+
+    def activation(self, recipe: Recipe) -> Activation | None:
+        """Return how the target shall quantize what flows between the layers, or None for its own way."""
+        return None
 
     def needs_teacher(self) -> bool:
         """Tell whether `loss` uses the teacher's outputs."""

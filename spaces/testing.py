@@ -14,17 +14,20 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from paretrim.spaces.anatomy import Anatomy, dissect
-from paretrim.spaces.dimension import Choice, Dimension, Range, Value
+from paretrim.spaces.anatomy import LAYER_TYPES, Anatomy, dissect
+from paretrim.spaces.dimension import Choice, Dimension, Range, Value, existing
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.technique import Loss, Technique, TechniqueOptions
+from paretrim.spaces.schooling import Schooling
+from paretrim.spaces.technique import Technique, TechniqueOptions
 
 INPUT_SHAPE = (3, 8, 8)
 CLASSES = 5
@@ -76,10 +79,33 @@ def small_batch(count: int = 12, seed: int = 0) -> tuple[torch.Tensor, torch.Ten
     return inputs, torch.randint(0, CLASSES, (count,), generator=generator)
 
 
-def random_recipe(dimensions: Iterable[Dimension], seed: int) -> Recipe:
+@dataclass(frozen=True)
+class SmallBatch:
+    """Samples for `small_net`, as a technique or recovery training gets them."""
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+    index: torch.Tensor
+
+
+def small_schooling(count: int = 24) -> Schooling:
+    """Return what is there to train `small_net` with: `count` samples, the uncompressed network as the teacher."""
+    inputs, labels = small_batch(count)
+    tutor = small_net()
+
+    def batches(size: int, seed: int) -> Iterator[SmallBatch]:
+        for index in torch.randperm(count, generator=torch.Generator().manual_seed(seed)).split(size):
+            yield SmallBatch(inputs[index], labels[index], index)
+
+    with torch.no_grad():
+        taught = tutor(inputs)
+    return Schooling(batches, count, taught, _plain, nullcontext, tutor=tutor)
+
+
+def random_recipe(dimensions: Sequence[Dimension], seed: int) -> Recipe:
     """Return a recipe with a random value for each dimension."""
     source = random.Random(seed)
-    return Recipe.of({dimension.name: _drawn(dimension, source) for dimension in dimensions}, seed)
+    return Recipe.of(existing(dimensions, {each.name: _drawn(each, source) for each in dimensions}), seed)
 
 
 def _drawn(dimension: Dimension, source: random.Random) -> Value:
@@ -123,14 +149,14 @@ class TechniqueContract:
         anatomy, inputs = _anatomy(), small_batch()[0]
         recipe = _neutral(technique, anatomy)
         model = small_net()
-        technique.reshape(model, recipe, anatomy)
-        technique.attach(model, recipe, anatomy)
+        technique.reshape(model, recipe, anatomy, small_schooling())
+        technique.attach(model, recipe, anatomy, small_schooling())
         technique.bake(model, recipe, anatomy)
         with torch.no_grad():
             difference = float((model.eval()(inputs) - small_net()(inputs)).abs().max())
         _require(difference < 1e-5, f"outputs differ by up to {difference:.3g} at neutral values")
-        bits = technique.weight_bits(recipe, anatomy)
-        _require(not bits, f"neutral values store {sorted(bits)} at fewer than 32 bits")
+        stored = technique.storage(model, recipe, anatomy)
+        _require(not stored, f"neutral values store {sorted(stored)} otherwise than as 32-bit floats")
 
     def test_random_recipes_build_train_and_bake(self, technique: Technique) -> None:
         """Every point of the space must be a trial that ends well."""
@@ -150,11 +176,12 @@ class TechniqueContract:
     def test_anchors_are_recipes(self, technique: Technique) -> None:
         """Anchors are built, trained and measured as any other recipe."""
         anatomy = _anatomy()
-        neutral = _neutral(technique, anatomy).values
+        neutral: dict[str, Value] = {each.name: each.neutral for each in technique.dimensions(anatomy)}
         for kind, values in technique.anchors(anatomy).items():
             unknown = sorted(set(values) - set(neutral))
             _require(not unknown, f"the anchor '{kind}' names {unknown}, which are no dimensions")
-            _check_life(technique, Recipe.of({**neutral, **values}), anatomy)
+            made = existing(technique.dimensions(anatomy), {**neutral, **values})
+            _check_life(technique, Recipe.of(made), anatomy)
 
 
 def _anatomy() -> Anatomy:
@@ -162,7 +189,8 @@ def _anatomy() -> Anatomy:
 
 
 def _neutral(technique: Technique, anatomy: Anatomy) -> Recipe:
-    return Recipe.of({dimension.name: dimension.neutral for dimension in technique.dimensions(anatomy)})
+    dimensions = technique.dimensions(anatomy)
+    return Recipe.of(existing(dimensions, {each.name: each.neutral for each in dimensions}))
 
 
 def _recipes(technique: Technique, anatomy: Anatomy) -> Iterator[Recipe]:
@@ -172,14 +200,20 @@ def _recipes(technique: Technique, anatomy: Anatomy) -> Iterator[Recipe]:
 
 def _check_life(technique: Technique, recipe: Recipe, anatomy: Anatomy) -> nn.Module:
     """Build a model, train it one step, bake it, check it on the way, and return it."""
-    model = small_net()
-    technique.reshape(model, recipe, anatomy)
-    technique.attach(model, recipe, anatomy)
+    model, schooling = small_net(), small_schooling()
+    technique.reshape(model, recipe, anatomy, schooling)
+    technique.attach(model, recipe, anatomy, schooling)
     _check_answers(model, f"before training, with {recipe.to_json()}")
-    _check_step(model, technique.loss(_plain, recipe), technique.needs_teacher())
+    penalty = technique.penalty(model, recipe, anatomy, schooling)
+    schooling = replace(schooling, loss=technique.loss(_plain, recipe), penalties=() if penalty is None else (penalty,))
+    for done in (0.0, 0.5, 1.0):
+        technique.advance(model, recipe, anatomy, done)
+        _check_step(model, schooling)
+    if penalty is not None:
+        penalty.close()
     technique.bake(model, recipe, anatomy)
     _check_answers(model, f"after baking, with {recipe.to_json()}")
-    _check_bits(model, technique, recipe, anatomy)
+    _check_storage(model, technique, recipe, anatomy)
     return model
 
 
@@ -191,13 +225,14 @@ def _check_answers(model: nn.Module, when: str) -> None:
     _require(bool(torch.isfinite(outputs).all()), f"{when}: outputs are NaN or infinite")
 
 
-def _check_step(model: nn.Module, loss: Loss, taught: bool) -> None:
-    inputs, labels = small_batch()
-    with torch.no_grad():
-        teacher = small_net()(inputs) if taught else None
+def _check_step(model: nn.Module, schooling: Schooling) -> None:
+    batch = next(iter(schooling.batches(12, 0)))
+    teacher = None if schooling.teacher is None else schooling.teacher[batch.index]
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    value = loss(model.train()(inputs), labels, teacher)
+    value = schooling.loss(model.train()(batch.inputs), batch.labels, teacher)
+    for penalty in schooling.penalties:
+        value = value + penalty(batch)
     torch.autograd.backward(value)
     optimizer.step()
     _require(
@@ -207,11 +242,11 @@ def _check_step(model: nn.Module, loss: Loss, taught: bool) -> None:
     _require(moved, "a training step changes no parameter: the loss has no gradient")
 
 
-def _check_bits(model: nn.Module, technique: Technique, recipe: Recipe, anatomy: Anatomy) -> None:
-    known = {layer.name for layer in anatomy.layers}
-    for name, bits in technique.weight_bits(recipe, anatomy).items():
-        _require(name in known, f"weight_bits names '{name}', which is no layer of the model")
-        _require(1 < bits < 32, f"weight_bits gives {bits} bits for '{name}'")
+def _check_storage(model: nn.Module, technique: Technique, recipe: Recipe, anatomy: Anatomy) -> None:
+    layers = {name for name, module in model.named_modules() if isinstance(module, LAYER_TYPES)}
+    for name, stored in technique.storage(model, recipe, anatomy).items():
+        _require(name in layers, f"storage names '{name}', which is no layer of the model")
+        _require(1 < stored.bits < 32, f"storage gives {stored.bits} bits for '{name}'")
         kept = isinstance(model.get_submodule(name).weight, nn.Parameter)
         _require(kept, f"after baking, the weight of '{name}' is no parameter, so it could not be stored")
 

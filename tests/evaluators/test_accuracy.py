@@ -20,6 +20,7 @@ from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.metrics import Metric, by_name
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
 from paretrim.evaluators.splits import HeldOut, Split
+from paretrim.evaluators.storage import of_widths
 from paretrim.evaluators.target import Array, LoweringRequest, Session, TargetSettings
 
 
@@ -65,7 +66,9 @@ def opened(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Callable[[in
     def lowered(bits: int) -> Session:
         folder, target = tmp_path_factory.mktemp("artifacts"), OnnxRuntimeCpu(TargetSettings())
         widths = {} if bits == 32 else dict.fromkeys(("0", "2", "4"), bits)
-        with target.lower(task.model, LoweringRequest((2,), "float32", widths, task.split), folder).unpacked() as path:
+        with target.lower(
+            task.model, LoweringRequest((2,), "float32", of_widths(widths), task.split), folder
+        ).unpacked() as path:
             return target.open(path)
 
     return lowered

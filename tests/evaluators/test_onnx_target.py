@@ -25,6 +25,7 @@ from paretrim.evaluators import target as targets
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
 from paretrim.evaluators.splits import Split
+from paretrim.evaluators.storage import of_widths
 from paretrim.evaluators.target import (
     Activations,
     Array,
@@ -38,7 +39,7 @@ from paretrim.evaluators.weights import Weights
 from paretrim.spaces.anatomy import dissect
 from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.testing import small_net
+from paretrim.spaces.testing import small_net, small_schooling
 
 Bits = Mapping[str, int]
 TARGET = OnnxRuntimeCpu(TargetSettings())
@@ -183,7 +184,7 @@ def layer_names(net: nn.Module) -> list[str]:
 
 def request_of(shape: tuple[int, ...], bits: Bits) -> LoweringRequest:
     samples = random_inputs(64, shape, seed=1)
-    return LoweringRequest(shape, "float32", bits, Split((samples, np.zeros(64, np.int64)), "calibration"))
+    return LoweringRequest(shape, "float32", of_widths(bits), Split((samples, np.zeros(64, np.int64)), "calibration"))
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def lowered(net: nn.Module, bits: Bits, shape: tuple[int, ...], folder: Path) ->
     """Put the weights on their grids, as a trial does, and lower the model."""
     technique, anatomy = WeightQuantization(QuantizationOptions()), dissect(net, torch.zeros(2, *shape))
     recipe = Recipe.of({f"quantization.bits.{name}": width for name, width in bits.items()})
-    technique.attach(net, recipe, anatomy)
+    technique.attach(net, recipe, anatomy, small_schooling())
     technique.bake(net, recipe, anatomy)
     return Lowered(net, TARGET.lower(net, request_of(shape, bits), folder), shape)
 
@@ -315,7 +316,7 @@ class TestKindsOfNets:
         torch.manual_seed(0)
         net = nn.Sequential(nn.Embedding(20, 16), nn.Flatten(), nn.Linear(80, 5)).eval()
         tokens = np.random.default_rng(0).integers(0, 20, (32, 5))
-        request = LoweringRequest((5,), "int64", {"2": 8}, Split((tokens, np.zeros(32)), "calibration"))
+        request = LoweringRequest((5,), "int64", of_widths({"2": 8}), Split((tokens, np.zeros(32)), "calibration"))
         with TARGET.lower(net, request, tmp_path).unpacked() as path:
             outputs = TARGET.open(path)(tokens)
         expected = net(torch.from_numpy(tokens)).detach().numpy()
@@ -453,7 +454,7 @@ class TestRefusals:
     def test_bits_without_calibration_samples_raise_lowering_error(self, tmp_path: Path) -> None:
         net = nn.Sequential(nn.Linear(8, 5)).eval()
         with pytest.raises(LoweringError, match="need calibration samples"):
-            TARGET.lower(net, LoweringRequest((8,), "float32", {"0": 8}), tmp_path)
+            TARGET.lower(net, LoweringRequest((8,), "float32", of_widths({"0": 8})), tmp_path)
 
     def test_a_layer_that_is_not_in_the_graph_raises_lowering_error(self, tmp_path: Path) -> None:
         net = nn.Sequential(nn.Linear(8, 5)).eval()
@@ -488,11 +489,12 @@ import sys
 from pathlib import Path
 import numpy as np
 from paretrim.evaluators.splits import Split
+from paretrim.evaluators.storage import of_widths
 from paretrim.evaluators.target import LoweringRequest
 from paretrim.evaluators.testing import ONNX, random_inputs
 from paretrim.spaces.testing import small_net
 split = Split((random_inputs(64, (3, 8, 8), seed=1), np.zeros(64, np.int64)))
-request = LoweringRequest((3, 8, 8), "float32", {"stem": 8, "conv1": 8, "conv2": 8, "head": 16}, split)
+request = LoweringRequest((3, 8, 8), "float32", of_widths({"stem": 8, "conv1": 8, "conv2": 8, "head": 16}), split)
 print(ONNX.build().lower(small_net(), request, Path(sys.argv[1])).sha256)
 """
 
@@ -500,7 +502,7 @@ print(ONNX.build().lower(small_net(), request, Path(sys.argv[1])).sha256)
 def test_another_process_gives_the_same_file(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LOWER, str(tmp_path / "other")]
     done = subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": "1"}, capture_output=True, check=True)
-    bits = {"stem": 8, "conv1": 8, "conv2": 8, "head": 16}
+    bits: Bits = {"stem": 8, "conv1": 8, "conv2": 8, "head": 16}
     ours = TARGET.lower(small_net(), request_of((3, 8, 8), bits), tmp_path / "ours")
     assert done.stdout.decode().strip() == ours.sha256
 

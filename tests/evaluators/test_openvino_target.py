@@ -13,6 +13,7 @@ from paretrim.errors import ArtifactError
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
 from paretrim.evaluators.openvino_target import OpenVinoCpu
 from paretrim.evaluators.splits import Split
+from paretrim.evaluators.storage import of_widths
 from paretrim.evaluators.target import Activations, LoweringRequest, TargetAddress, TargetSettings
 from paretrim.evaluators.testing import TargetContract, random_inputs
 from paretrim.spaces.testing import small_net
@@ -24,7 +25,7 @@ SHAPE = (3, 8, 8)
 def request_of(bits: int) -> LoweringRequest:
     samples = random_inputs(64, SHAPE, seed=1)
     widths = {} if bits == 32 else dict.fromkeys(("stem", "conv1", "conv2", "head"), bits)
-    return LoweringRequest(SHAPE, "float32", widths, Split((samples, np.zeros(64, np.int64)), "calibration"))
+    return LoweringRequest(SHAPE, "float32", of_widths(widths), Split((samples, np.zeros(64, np.int64)), "calibration"))
 
 
 class TestResidualNet(TargetContract):

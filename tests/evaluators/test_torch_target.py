@@ -16,6 +16,7 @@ from torch import nn
 
 from paretrim.errors import LoweringError
 from paretrim.evaluators.artifact import Artifact
+from paretrim.evaluators.storage import of_widths
 from paretrim.evaluators.target import LoweringRequest, TargetAddress, TargetSettings
 from paretrim.evaluators.testing import TargetContract, random_inputs
 from paretrim.evaluators.torch_target import TorchCompileCpu
@@ -60,7 +61,7 @@ class TwoOutputs(nn.Module):
 
 def lowered(bits: int, folder: Path) -> Artifact:
     widths = {} if bits == 32 else dict.fromkeys(("stem", "conv1", "conv2", "head"), bits)
-    return TARGET.lower(small_net(), LoweringRequest(SHAPE, "float32", widths), folder)
+    return TARGET.lower(small_net(), LoweringRequest(SHAPE, "float32", of_widths(widths)), folder)
 
 
 class TestFile:
@@ -94,12 +95,12 @@ class TestFile:
 
     def test_another_process_gives_the_same_one(self, tmp_path: Path) -> None:
         code = "import sys; from pathlib import Path; from paretrim.evaluators.torch_export import export; "
+        code += "from paretrim.evaluators.storage import of_widths; "
         code += (
             "from paretrim.evaluators.target import LoweringRequest; from paretrim.spaces.testing import small_net; "
         )
-        code += (
-            "request = LoweringRequest((3, 8, 8), 'float32', dict.fromkeys(('stem', 'conv1', 'conv2', 'head'), 8)); "
-        )
+        code += "request = LoweringRequest((3, 8, 8), 'float32', "
+        code += "of_widths(dict.fromkeys(('stem', 'conv1', 'conv2', 'head'), 8))); "
         code += "Path(sys.argv[1]).write_bytes(export(small_net(), request))"
         other = tmp_path / "other"
         subprocess.run([sys.executable, "-c", code, str(other)], env={**os.environ, "PYTHONHASHSEED": "1"}, check=True)
@@ -109,7 +110,7 @@ class TestFile:
         net = nn.Sequential(nn.Linear(8, 5)).eval()
         with torch.no_grad():
             net.get_parameter("0.weight")[0, 0] = 1e6
-        artifact = TARGET.lower(net, LoweringRequest((8,), "float32", {"0": 16}), tmp_path)
+        artifact = TARGET.lower(net, LoweringRequest((8,), "float32", of_widths({"0": 16})), tmp_path)
         module = torch.export.load(io.BytesIO(artifact.read())).module()
         assert bool(torch.isfinite(module(torch.ones(2, 8))).all())
 
@@ -155,7 +156,7 @@ class TestRefusals:
     def test_a_layer_without_weights_raises_lowering_error(self, tmp_path: Path) -> None:
         net = nn.Sequential(nn.Linear(8, 5), nn.ReLU()).eval()
         with pytest.raises(LoweringError, match="no weights for the layers 1, 2; leave them at 'none' bits"):
-            TARGET.lower(net, LoweringRequest((8,), "float32", {"0": 8, "1": 8, "2": 4}), tmp_path)
+            TARGET.lower(net, LoweringRequest((8,), "float32", of_widths({"0": 8, "1": 8, "2": 4})), tmp_path)
 
     def test_a_missing_compiler_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CXX", "no-such-compiler")

@@ -16,7 +16,8 @@ from paretrim.spaces.anatomy import dissect
 from paretrim.spaces.dimension import Range
 from paretrim.spaces.distillation import Distillation, DistillationOptions, soft_distance
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.technique import Loss, Technique
+from paretrim.spaces.schooling import Loss
+from paretrim.spaces.technique import Technique
 from paretrim.spaces.testing import TechniqueContract, small_batch, small_net
 
 settings.register_profile("unhurried", deadline=None)

@@ -18,7 +18,7 @@ from paretrim.spaces.dimension import Choice, Range
 from paretrim.spaces.pruning import PruningOptions, StructuredPruning
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.technique import Technique
-from paretrim.spaces.testing import TechniqueContract, random_recipe, small_batch, small_net
+from paretrim.spaces.testing import TechniqueContract, random_recipe, small_batch, small_net, small_schooling
 
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -50,7 +50,7 @@ def pruned(model: nn.Module, ratios: dict[str, float], inputs: torch.Tensor, **o
     technique = StructuredPruning(PruningOptions.model_validate(options))
     twin = copy.deepcopy(model)
     recipe = Recipe.of({f"pruning.ratio.{name}": ratio for name, ratio in ratios.items()})
-    technique.reshape(twin, recipe, dissect(model, inputs[:2]))
+    technique.reshape(twin, recipe, dissect(model, inputs[:2]), small_schooling())
     return twin
 
 
@@ -64,7 +64,7 @@ def check_all_recipes(model: nn.Module, inputs: torch.Tensor, **options: object)
     anatomy = dissect(model, inputs[:2])
     for seed in range(6):
         twin = copy.deepcopy(model)
-        technique.reshape(twin, random_recipe(technique.dimensions(anatomy), seed), anatomy)
+        technique.reshape(twin, random_recipe(technique.dimensions(anatomy), seed), anatomy, small_schooling())
         assert twin.train()(inputs).shape == model(inputs).shape
         assert sum(p.numel() for p in twin.parameters()) <= sum(p.numel() for p in model.parameters())
     return anatomy

@@ -15,12 +15,13 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional
 
+from paretrim.evaluators.storage import Storage
 from paretrim.spaces.anatomy import Anatomy, dissect
 from paretrim.spaces.dimension import Choice
 from paretrim.spaces.quantization import OnGrid, QuantizationOptions, WeightQuantization
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.technique import Technique
-from paretrim.spaces.testing import SmallNet, TechniqueContract, small_batch, small_net
+from paretrim.spaces.testing import SmallNet, TechniqueContract, small_batch, small_net, small_schooling
 
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -48,7 +49,7 @@ def recipe_of(**bits: int | str) -> Recipe:
 def quantized(recipe: Recipe, anatomy: Anatomy) -> SmallNet:
     """Return a small net after attach and bake."""
     technique, net = WeightQuantization(QuantizationOptions()), small_net()
-    technique.attach(net, recipe, anatomy)
+    technique.attach(net, recipe, anatomy, small_schooling())
     technique.bake(net, recipe, anatomy)
     return net
 
@@ -125,7 +126,7 @@ class TestModel:
 
     def test_training_computes_on_the_grid_and_moves_the_weights_behind_it(self, anatomy: Anatomy) -> None:
         net, (inputs, labels) = small_net(), small_batch()
-        WeightQuantization(QuantizationOptions()).attach(net, recipe_of(conv1=4), anatomy)
+        WeightQuantization(QuantizationOptions()).attach(net, recipe_of(conv1=4), anatomy, small_schooling())
         before = [p.detach().clone() for p in net.conv1.parameters()]
         loss = functional.cross_entropy(net(inputs), labels)
         torch.autograd.backward(loss)
@@ -150,7 +151,7 @@ class TestModel:
         names = [dimension.name for dimension in technique.dimensions(found)]
         assert names == ["quantization.bits.body", "quantization.bits.head"]
         twin, recipe = copy.deepcopy(net), recipe_of(body=8, head=8)
-        technique.attach(twin, recipe, found)
+        technique.attach(twin, recipe, found, small_schooling())
         technique.bake(twin, recipe, found)
         assert twin(torch.ones(2, 8)).detach().numpy() == pytest.approx(
             net(torch.ones(2, 8)).detach().numpy(), abs=0.05
@@ -203,8 +204,8 @@ class TestDimensions:
         technique = WeightQuantization(QuantizationOptions())
         shared = [name for name, layers in found.layer_groups() if len(layers) == 2]
         assert shared == ["1.two"]
-        bits = technique.weight_bits(Recipe.of({"quantization.bits.1.two": 4}), found)
-        assert bits == {"1.two": 4, "2.two": 4}
+        bits = technique.storage(net, Recipe.of({"quantization.bits.1.two": 4}), found)
+        assert bits == {"1.two": Storage(4), "2.two": Storage(4)}
 
 
 class Residual(nn.Module):

@@ -18,7 +18,8 @@ from paretrim.evaluators.splits import Split
 from paretrim.spaces.anatomy import dissect
 from paretrim.spaces.dimension import Choice, Range
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.recovery import Recovery, RecoveryOptions, Schooling, recover
+from paretrim.spaces.recovery import Recovery, RecoveryOptions, recover
+from paretrim.spaces.schooling import Schooling
 from paretrim.spaces.technique import Technique
 from paretrim.spaces.testing import TechniqueContract, small_batch, small_net
 

@@ -11,11 +11,13 @@ from pydantic import ValidationError
 from torch import nn
 
 from paretrim.errors import UsageError
+from paretrim.evaluators.storage import Storage
 from paretrim.spaces import technique as techniques
 from paretrim.spaces.anatomy import Anatomy
 from paretrim.spaces.dimension import Choice, Dimension, Range
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.technique import Loss, Technique, TechniqueOptions
+from paretrim.spaces.schooling import Loss, Schooling
+from paretrim.spaces.technique import Technique, TechniqueOptions
 from paretrim.spaces.testing import FakeOptions, FakeTechnique, TechniqueContract
 
 
@@ -90,7 +92,7 @@ class Bottomless(FakeTechnique):
 class Meddling(FakeTechnique):
     """Changes the model at neutral values."""
 
-    def attach(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> None:
+    def attach(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
         with torch.no_grad():
             next(model.parameters()).mul_(1.5)
 
@@ -98,7 +100,7 @@ class Meddling(FakeTechnique):
 class Widening(FakeTechnique):
     """Changes the shape of the output."""
 
-    def reshape(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> None:
+    def reshape(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
         model.add_module("head", nn.Linear(16, 7))
 
 
@@ -129,15 +131,15 @@ class Random(FakeTechnique):
 class Pointing(FakeTechnique):
     """Tells bits for a layer that is not there."""
 
-    def weight_bits(self, recipe: Recipe, anatomy: Anatomy) -> dict[str, int]:
-        return {"tail": 8} if any(recipe.values.values()) else {}
+    def storage(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> dict[str, Storage]:
+        return {"tail": Storage(8)} if any(recipe.values.values()) else {}
 
 
 class Always8(FakeTechnique):
     """Stores 8 bits at neutral values."""
 
-    def weight_bits(self, recipe: Recipe, anatomy: Anatomy) -> dict[str, int]:
-        return {"head": 8}
+    def storage(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> dict[str, Storage]:
+        return {"head": Storage(8)}
 
 
 class Anchored(FakeTechnique):
@@ -156,7 +158,7 @@ class TestContractHasTeeth:
             (Upside, "dimensions_can_be_searched", "wrong way round"),
             (Bottomless, "dimensions_can_be_searched", "no values"),
             (Meddling, "neutral_values_leave_the_outputs_unchanged", "outputs differ"),
-            (Always8, "neutral_values_leave_the_outputs_unchanged", "fewer than 32 bits"),
+            (Always8, "neutral_values_leave_the_outputs_unchanged", "otherwise than as 32-bit floats"),
             (Widening, "random_recipes_build_train_and_bake", r"output's shape is \(12, 7\)"),
             (Exploding, "random_recipes_build_train_and_bake", "NaN"),
             (Flat, "random_recipes_build_train_and_bake", "no gradient"),

@@ -1,0 +1,50 @@
+"""How the weights of a layer are stored in an artifact, and what the layer computes with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+HALF = 16
+
+Sign = Literal["target", "unsigned", "signed"]
+Calibrator = Literal["minmax", "percentile", "entropy"]
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The storage of one layer's weights.
+
+    Attributes:
+        bits: Per weight. From 2 to 8, weights are codes on a grid that is symmetric around zero; 16 stores half floats.
+        integers: Whether the layer computes with integers, which takes 8-bit activations too; otherwise its weights are
+            widened, and it computes with floats (weight-only quantization).
+        per_channel: Whether each output channel has a grid of its own.
+        steps: Distance between neighbouring codes of each output channel (one number where `per_channel` is false) in
+            the torch model, as trained; None where the largest weight lies on the outermost code.
+    """
+
+    bits: int
+    integers: bool = True
+    per_channel: bool = True
+    steps: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Activation:
+    """How what flows between integer layers is put into 8 bits.
+
+    Attributes:
+        sign: Of the codes; ``target`` leaves it to the target's settings.
+        calibrator: How ranges are taken from the calibration split: the whole range, its bulk, or the range that loses
+            least information.
+    """
+
+    sign: Sign = "target"
+    calibrator: Calibrator = "minmax"
+
+
+def of_widths(bits: Mapping[str, int]) -> dict[str, Storage]:
+    """Return plain storage of each layer by its bits per weight."""
+    return {name: Storage(width) for name, width in bits.items()}

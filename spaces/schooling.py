@@ -1,0 +1,65 @@
+"""What a technique and recovery training work with: batches, the teacher, the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import nn
+
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+"""``(outputs, labels, teacher outputs or None) -> scalar``."""
+
+
+class TrainingBatch(Protocol):
+    """Some training samples: inputs ``(N, ...)``, labels, and their positions in the split."""
+
+    @property
+    def inputs(self) -> torch.Tensor: ...  # noqa: D102
+    @property
+    def labels(self) -> torch.Tensor: ...  # noqa: D102
+    @property
+    def index(self) -> torch.Tensor: ...  # noqa: D102
+
+
+class Penalty(Protocol):
+    """Added to the loss at each step of training, beside what the outputs' loss says."""
+
+    def __call__(self, batch: TrainingBatch) -> torch.Tensor:
+        """Return a scalar, after the model has answered the batch."""
+        ...
+
+    def close(self) -> None:
+        """Take away all that was hooked onto the model."""
+        ...
+
+
+@dataclass(frozen=True)
+class Schooling:
+    """What recovery training works with.
+
+    Attributes:
+        batches: ``(batch size, seed) -> batches`` of one shuffled pass over the training split.
+        samples: Number of training samples.
+        teacher: The teacher's outputs for all training samples, or None.
+        loss: What is minimized.
+        working: Entered around each batch, so that a measurement on this machine can make training wait.
+        tutor: The model that teaches, in evaluation mode and not to be changed; None where nothing is distilled.
+        penalties: Added to the loss at each step.
+        advance: Called before each step with the share of the training that lies behind.
+        channel_ms: Milliseconds that one channel of a group costs on the target, by the group's name; empty unless they
+            were measured.
+    """
+
+    batches: Callable[[int, int], Iterator[TrainingBatch]]
+    samples: int
+    teacher: torch.Tensor | None
+    loss: Loss
+    working: Callable[[], AbstractContextManager[None]]
+    tutor: nn.Module | None = None
+    penalties: tuple[Penalty, ...] = ()
+    advance: Callable[[float], None] = lambda _: None
+    channel_ms: Mapping[str, float] = field(default_factory=dict)
