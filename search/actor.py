@@ -18,7 +18,8 @@ from ray import tune
 from paretrim.errors import ParetrimError
 from paretrim.evaluators import cores
 from paretrim.search.study import Asked
-from paretrim.search.trial import TrialContext, TrialRunner
+from paretrim.search.trial import TrialRunner
+from paretrim.search.workshop import TrialContext
 from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.records import Epoch, TrialRecord
 

@@ -31,7 +31,7 @@ from paretrim.search.monitor import Monitor
 from paretrim.search.searcher import StudySearcher
 from paretrim.search.store import JobFolder
 from paretrim.search.study import Study
-from paretrim.search.trial import TrialContext
+from paretrim.search.workshop import TrialContext
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.tracker import Tracker
 

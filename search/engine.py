@@ -18,7 +18,7 @@ from paretrim.search.space import Space
 from paretrim.search.station import StationPlan
 from paretrim.search.store import JobFolder, Store
 from paretrim.search.study import SCHEMA, Study
-from paretrim.search.trial import TrialContext
+from paretrim.search.workshop import TrialContext
 from paretrim.tracking.front import feasible
 from paretrim.tracking.mlflow_tracker import MlflowTracker
 from paretrim.tracking.tracker import Summary, Tracker

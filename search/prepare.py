@@ -26,7 +26,7 @@ from paretrim.search import usercode
 from paretrim.search.job import Job, impossible
 from paretrim.search.station import StationPlan, lay_out
 from paretrim.search.store import JobFolder
-from paretrim.search.trial import TrialContext, lowering_request
+from paretrim.search.workshop import TrialContext, lowering_request
 from paretrim.spaces.anatomy import dissect
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
-import torch
 from torch import nn
 
 from paretrim.errors import ParetrimError
@@ -17,43 +14,12 @@ from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.cores import Plan
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
-from paretrim.evaluators.metrics import Metric
-from paretrim.evaluators.splits import SearchSplits, Split
-from paretrim.evaluators.storage import Activation, Storage
-from paretrim.evaluators.target import LoweringRequest
 from paretrim.search import crossvalidation
-from paretrim.search.space import Space
-from paretrim.search.station import Station, StationPlan, clocked
+from paretrim.search.station import Station, clocked
 from paretrim.search.study import Asked
+from paretrim.search.workshop import TrialContext, Workshop, score_torch
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.recovery import recover
-from paretrim.spaces.schooling import Loss, Schooling
 from paretrim.tracking.records import Elsewhere, Epoch, TrialRecord
-
-
-@dataclass(frozen=True)
-class TrialContext:
-    """What all trials of a search share. The test split is not among it.
-
-    Attributes:
-        model: The uncompressed model.
-        splits: Training, calibration and validation data.
-        metric: Scores outputs against labels.
-        space: The techniques and the model's anatomy.
-        teacher: The uncompressed model's outputs on the training split, or None when nothing is distilled.
-        stations: The targets; the first is the one that the search is for.
-        artifacts: Folder that keeps artifacts.
-        folds: Parts of the validation split for cross-validation; fewer than two for none.
-    """
-
-    model: nn.Module
-    splits: SearchSplits
-    metric: Metric
-    space: Space
-    teacher: torch.Tensor | None
-    stations: tuple[StationPlan, ...]
-    artifacts: Path
-    folds: int = 0
 
 
 class TrialRunner:
@@ -76,6 +42,7 @@ class TrialRunner:
         self._context = context
         self._scratch = scratch
         self._lane = Lane(waiting=waiting, yielding=plan is None or not plan.spare)
+        self._workshop = Workshop(context, self._lane)
         folder, validation = Path(mkdtemp(prefix="bench-", dir=scratch)), context.splits.validation
         cores = () if plan is None else plan.measuring
         self._stations = [
@@ -92,14 +59,15 @@ class TrialRunner:
         """
         seconds: dict[str, float] = {}
         epochs: list[Epoch] = []
-        schooling = self._schooling(asked.recipe, self._context.splits.train, self._context.teacher)
+        workshop = self._workshop
+        schooling = workshop.schooling(asked.recipe)
         with clocked(seconds, "reshape"):
-            model = self._shaped(asked.recipe, schooling)
-        for epoch in self._recovered(model, asked.recipe, schooling, seconds):
+            model = workshop.shaped(asked.recipe, schooling)
+        for epoch in workshop.recovered(model, asked.recipe, schooling, seconds):
             epochs.append(epoch)
             yield epoch
         with clocked(seconds, "bake"), self._lane.working():
-            self._bake(model, asked.recipe)
+            workshop.bake(model, asked.recipe)
             expected = score_torch(model, self._context.splits.validation, self._context.metric)
         main, *others = self._stations
         artifact = self._lowered(main, model, asked.recipe, seconds)
@@ -125,71 +93,6 @@ class TrialRunner:
             epochs=tuple(epochs),
         )
 
-    def _schooling(self, recipe: Recipe, train: Split, teacher: torch.Tensor | None) -> Schooling:
-        return Schooling(
-            batches=lambda size, seed: train.batches(size, seed=seed),
-            samples=len(train),
-            teacher=teacher,
-            loss=self._loss(recipe),
-            working=self._lane.working,
-            tutor=None if teacher is None else self._context.model,
-        )
-
-    def _shaped(self, recipe: Recipe, schooling: Schooling) -> nn.Module:
-        model = copy.deepcopy(self._context.model)
-        if not any(p.requires_grad for p in model.parameters()):
-            model.requires_grad_(True)
-        for part in self._context.space.techniques:
-            part.reshape(model, recipe, self._context.space.anatomy, schooling)
-        return model
-
-    def _recovered(
-        self, model: nn.Module, recipe: Recipe, schooling: Schooling, seconds: dict[str, float]
-    ) -> Iterator[Epoch]:
-        techniques, anatomy = self._context.space.techniques, self._context.space.anatomy
-        for part in techniques:
-            part.attach(model, recipe, anatomy, schooling)
-        asked = (part.penalty(model, recipe, anatomy, schooling) for part in techniques)
-        penalties = tuple(penalty for penalty in asked if penalty is not None)
-
-        def advance(done: float) -> None:
-            for part in techniques:
-                part.advance(model, recipe, anatomy, done)
-
-        losses = recover(model, recipe, replace(schooling, penalties=penalties, advance=advance))
-        try:
-            yield from self._epochs(model, losses, seconds)
-        finally:
-            for penalty in penalties:
-                penalty.close()
-        advance(1.0)
-
-    def _epochs(self, model: nn.Module, losses: Iterator[float], seconds: dict[str, float]) -> Iterator[Epoch]:
-        while True:
-            with clocked(seconds, "recover"):
-                loss = next(losses, None)
-                if loss is None:
-                    model.eval()
-                    return
-                with self._lane.working():
-                    score = score_torch(model, self._context.splits.validation, self._context.metric)
-            yield Epoch(loss, score)
-
-    def _loss(self, recipe: Recipe) -> Loss:
-        metric = self._context.metric
-
-        def plain(outputs: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor | None) -> torch.Tensor:  # noqa: ARG001
-            return metric.loss(outputs, labels)
-
-        loss: Loss = plain
-        for part in self._context.space.techniques:
-            loss = part.loss(loss, recipe)
-        return loss
-
-    def _bake(self, model: nn.Module, recipe: Recipe) -> None:
-        for part in self._context.space.techniques:
-            part.bake(model, recipe, self._context.space.anatomy)
-
     def _lowered(
         self,
         station: Station,
@@ -198,15 +101,8 @@ class TrialRunner:
         seconds: dict[str, float],
         folder: Path | None = None,
     ) -> Artifact:
-        context = self._context
-        stored: dict[str, Storage] = {}
-        for part in context.space.techniques:
-            stored |= part.storage(model, recipe, context.space.anatomy)
-        activations = [part.activation(recipe) for part in context.space.techniques]
-        chosen = next((each for each in activations if each is not None), Activation())
-        request = lowering_request(context.space, stored, chosen, context.splits)
-        with clocked(seconds, "lower"), self._lane.working():
-            return station.target.lower(model, request, folder or context.artifacts)
+        with clocked(seconds, "lower"):
+            return self._workshop.lowered(station.target, model, recipe, folder)
 
     def _cross_validated(self, recipe: Recipe, seconds: dict[str, float]) -> tuple[Measurement, ...]:
         """Score the recipe on parts of the validation split, each made anew with the help of the other parts."""
@@ -215,11 +111,11 @@ class TrialRunner:
             return ()
         scores = []
         for fold in crossvalidation.folds(context.model, context.splits, context.teacher, context.folds):
-            schooling = self._schooling(recipe, fold.train, fold.teacher)
-            model = self._shaped(recipe, schooling)
-            for _ in self._recovered(model, recipe, schooling, seconds):
+            schooling = self._workshop.schooling(recipe, fold.train, fold.teacher)
+            model = self._workshop.shaped(recipe, schooling)
+            for _ in self._workshop.recovered(model, recipe, schooling, seconds):
                 pass  # its course is not recorded
-            self._bake(model, recipe)
+            self._workshop.bake(model, recipe)
             with TemporaryDirectory(prefix="fold-", dir=self._scratch) as folder:
                 artifact = self._lowered(station, model, recipe, seconds, Path(folder))
                 with clocked(seconds, "cross_validation"), self._lane.working():
@@ -242,23 +138,3 @@ class TrialRunner:
         except ParetrimError as error:
             return Elsewhere(cause=str(error))
         return Elsewhere((*found, *of_recipe), artifact.sha256, artifact.model_sha256, station.environment())
-
-
-def lowering_request(
-    space: Space, stored: Mapping[str, Storage], activation: Activation, splits: SearchSplits
-) -> LoweringRequest:
-    """Return the request that lowers a model of a space with its layers stored as given."""
-    anatomy = space.anatomy
-    kind = str(anatomy.input_dtype).removeprefix("torch.")
-    return LoweringRequest(anatomy.input_shape, kind, stored, splits.calibration, activation)
-
-
-def score_torch(model: nn.Module, split: Split, metric: Metric) -> float:
-    """Return the metric of a torch model on a split."""
-    model.eval()
-    outputs, labels = [], []
-    with torch.no_grad():
-        for batch in split.batches(256):
-            outputs.append(model(batch.inputs))
-            labels.append(batch.labels)
-    return metric(torch.cat(outputs), torch.cat(labels))

@@ -16,7 +16,7 @@ from paretrim.search.result import Result, objectives_of
 from paretrim.search.space import Space
 from paretrim.search.store import JobFolder, Store
 from paretrim.search.study import SCHEMA, Study
-from paretrim.search.trial import TrialContext
+from paretrim.search.workshop import TrialContext
 from paretrim.spaces.anatomy import Anatomy, Layer
 from paretrim.spaces.dimension import Range
 from paretrim.tracking.records import TrialRecord

@@ -15,7 +15,7 @@ from paretrim.evaluators.measurement import Measurement
 from paretrim.search import finals
 from paretrim.search.result import Result
 from paretrim.search.store import Store
-from paretrim.search.trial import TrialContext
+from paretrim.search.workshop import TrialContext
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.settled import CROWDED, SEARCHED, crowded
 

@@ -13,7 +13,8 @@ from paretrim.errors import JobError, LoweringError, ResumeError, UserCodeError
 from paretrim.search.api import load_result, resume, search
 from paretrim.search.result import Result
 from paretrim.search.study import Asked
-from paretrim.search.trial import TrialContext, TrialRunner
+from paretrim.search.trial import TrialRunner
+from paretrim.search.workshop import TrialContext
 from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.settled import SEARCHED

@@ -16,7 +16,7 @@ from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.metrics import Metric
 from paretrim.search.station import Station, StationPlan, samples_path
-from paretrim.search.trial import TrialContext
+from paretrim.search.workshop import TrialContext
 
 Score = Callable[[torch.Tensor, torch.Tensor], float]
 
