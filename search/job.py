@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -39,6 +39,9 @@ _NOISE = {
     "latency_p99_ms": 0.2,
     "memory_bytes": 0.05,
 }
+
+
+AUTO = "auto"
 
 
 class _Section(BaseModel):
@@ -164,7 +167,7 @@ class Job(_Section):
     data: ImportPath
     metric: AnyMetric = NamedMetric(name="accuracy")
     cross_validation: Annotated[int, Field(ge=2, le=100)] | None = None
-    space: dict[str, TechniqueOptions | None] = Field(default_factory=dict)
+    space: dict[str, TechniqueOptions | None] | Literal["auto"] = "auto"
     groups: Granularity = "per-layer"
     objectives: Annotated[tuple[ObjectiveName, ...], Field(validate_default=True)] = ()
     constraints: tuple[ConstraintText, ...] = ()
@@ -179,7 +182,7 @@ class Job(_Section):
     def __init__(self, **given: Any) -> None:
         # A section of which every line is commented out reads as None.
         given = {name: value for name, value in given.items() if value is not None}
-        space, found = _read_space(given.get("space", {}))
+        space, found = _read_space(given.get("space", AUTO))
         judge, wrong = metric.read(given.pop("metric", "accuracy"))
         found += wrong
         try:
@@ -194,7 +197,9 @@ class Job(_Section):
         return metric.written(given)
 
     @field_serializer("space")
-    def _off_by_name(self, space: dict[str, TechniqueOptions | None]) -> dict[str, Any]:
+    def _off_by_name(self, space: dict[str, TechniqueOptions | None] | str) -> dict[str, Any] | str:
+        if isinstance(space, str):
+            return space
         # Written as None, a technique that is off would read as one with its defaults.
         return {name: "off" if options is None else options.model_dump(mode="json") for name, options in space.items()}
 
@@ -220,6 +225,11 @@ class Job(_Section):
         if not folder.is_dir():
             raise ValueError(f"'{folder}' is not a folder")
         return folder.resolve()
+
+    @property
+    def techniques(self) -> dict[str, TechniqueOptions | None]:
+        """The techniques with the settings that the job gives, None for those that are off; empty for ``auto``."""
+        return {} if isinstance(self.space, str) else self.space
 
     @property
     def targets(self) -> dict[str, TargetOptions]:
@@ -281,10 +291,13 @@ def impossible(
                 yield f"'{low.text}' and '{high.text}' exclude each other"
 
 
-def _read_space(given: Any) -> tuple[dict[str, TechniqueOptions | None], list[Problem]]:
+def _read_space(given: Any) -> tuple[dict[str, TechniqueOptions | None] | str, list[Problem]]:
     """Return every technique's settings, None for those that are off, and all that is wrong."""
+    if given == AUTO:
+        return AUTO, []
     if not isinstance(given, dict):
-        return {}, [Problem(("space",), f"a mapping of techniques is needed, not {type(given).__name__}")]
+        wanted = f"'{AUTO}', or a mapping of techniques with their settings, is needed"
+        return {}, [Problem(("space",), f"{wanted}; given {given!r:.40}")]
     known = technique.installed()
     names = sorted(known)
     wrong = [
@@ -298,7 +311,14 @@ def _read_space(given: Any) -> tuple[dict[str, TechniqueOptions | None], list[Pr
             space[name] = _options(known[name].Options, given.get(name, known[name].by_default))
         except ValidationError as error:
             wrong += problems(error, known[name].Options, ("space", name))
-    return space, wrong
+    return space, [*wrong, *_exclusions(known, [name for name, options in space.items() if options is not None])]
+
+
+def _exclusions(known: Mapping[str, type[technique.Technique]], chosen: Collection[str]) -> Iterable[Problem]:
+    for name in chosen:
+        for other, reason in known[name].excludes.items():
+            if other in chosen:
+                yield Problem(("space", name), f"does not go together with {other}: {reason}; turn one of them off")
 
 
 def _options(kind: type[TechniqueOptions], given: Any) -> TechniqueOptions | None:

@@ -62,7 +62,7 @@ def build(job: Job, anatomy: Anatomy) -> Space:
     """Build the space of a job on a model."""
     techniques = []
     for name, kind in sorted(technique.installed().items(), key=lambda item: (item[1].stage, item[0])):
-        options = job.space[name]
+        options = kind.suited(anatomy) if isinstance(job.space, str) else job.space[name]
         if options is None and kind is WeightQuantization:
             # Nothing of it is searched, but float16 and int8 of the uncut model stand in every table.
             options = QuantizationOptions(weight_bits=("none",))

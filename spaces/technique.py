@@ -41,15 +41,22 @@ class Technique:
         stage: When it acts among the techniques: what removes parts of the model before 20, what rewrites the layers
             that are left before 40, what puts their weights on grids before 60, what only trains after that.
         by_default: Whether it is on in a job that does not name it.
+        excludes: Techniques that it does not go together with, with the reason; one of the two names the other.
     """
 
     name: ClassVar[str]
     Options: ClassVar[type[TechniqueOptions]] = TechniqueOptions
     stage: ClassVar[int] = 50
     by_default: ClassVar[bool] = False
+    excludes: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, options: TechniqueOptions) -> None:
         self.options = options
+
+    @classmethod
+    def suited(cls, anatomy: Anatomy) -> TechniqueOptions | None:
+        """Return settings that suit a model and its target, for ``space: auto``; None to leave the technique out."""
+        return cls.Options() if cls.by_default else None
 
     def dimensions(self, anatomy: Anatomy) -> tuple[Dimension, ...]:
         """Return the knobs that this technique has on a model; one that another one's value rules out comes later."""

@@ -65,8 +65,7 @@ class Factory:
 def test_a_job_needs_only_a_model_and_data() -> None:
     job = a_job()
     assert job.objectives == ("accuracy", "latency_ms", "size_bytes", "memory_bytes")
-    assert sorted(job.space) == TECHNIQUES
-    assert None not in job.space.values()
+    assert job.space == "auto"
     assert job.constraints == ()
 
 
@@ -142,7 +141,7 @@ WRONG_VALUES: list[tuple[dict[str, Any], str, str]] = [
     ({"metric": {"function": "m:f", "name": "f"}}, "metric.name", "unknown key; allowed: function, direction"),
     ({"folder": "no-such-folder-here"}, "folder", "'no-such-folder-here' is not a folder"),
     ({"objectives": ["accuracy", "accuracy"]}, "objectives", "an objective is named twice: accuracy, accuracy"),
-    ({"space": ["pruning"]}, "space", "a mapping of techniques is needed, not list"),
+    ({"space": ["pruning"]}, "space", "'auto', or a mapping of techniques with their settings, is needed; given ['pruning']"),
     ({"space": {"pruning": {"ratio": [0.5, 0.2]}}}, "space.pruning", "the first must be the smaller"),
     ({"space": {"pruning": {"importance": "l3"}}}, "space.pruning.importance", "'l1' or 'l2'; given 'l3'"),
     ({"space": {"quantization": {"weight_bits": []}}}, "space.quantization.weight_bits", "is empty; name at least one"),
@@ -166,17 +165,17 @@ def test_a_long_value_is_shortened_in_its_message() -> None:
 @pytest.mark.parametrize("off", ["off", False])
 def test_a_technique_can_be_turned_off(off: object) -> None:
     job = a_job(space={"pruning": off})
-    assert job.space["pruning"] is None
-    assert job.space["recovery"] == RecoveryOptions()
+    assert job.techniques["pruning"] is None
+    assert job.techniques["recovery"] == RecoveryOptions()
 
 
 @pytest.mark.parametrize("on", [True, None, {}, PruningOptions()])
 def test_a_technique_without_settings_has_its_defaults(on: object) -> None:
-    assert a_job(space={"pruning": on}).space["pruning"] == PruningOptions()
+    assert a_job(space={"pruning": on}).techniques["pruning"] == PruningOptions()
 
 
 def test_none_among_the_bits_is_the_word() -> None:
-    space = a_job(space={"quantization": {"weight_bits": [4, None]}}).space
+    space = a_job(space={"quantization": {"weight_bits": [4, None]}}).techniques
     assert space["quantization"] == QuantizationOptions(weight_bits=(4, "none"))
 
 

@@ -63,17 +63,17 @@ def test_a_file_is_the_same_job_as_in_python(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("word", ["off", "'off'", "no", "false"])
 def test_a_technique_that_is_off_is_none(tmp_path: Path, word: str) -> None:
-    assert load(a_file(tmp_path, f"{NEEDED}space:\n  pruning: {word}\n")).space["pruning"] is None
+    assert load(a_file(tmp_path, f"{NEEDED}space:\n  pruning: {word}\n")).techniques["pruning"] is None
 
 
 @pytest.mark.parametrize("word", ["", "on", "{}"])
 def test_a_technique_without_settings_is_on(tmp_path: Path, word: str) -> None:
-    assert load(a_file(tmp_path, f"{NEEDED}space:\n  pruning: {word}\n")).space["pruning"] is not None
+    assert load(a_file(tmp_path, f"{NEEDED}space:\n  pruning: {word}\n")).techniques["pruning"] is not None
 
 
 def test_null_and_none_among_the_bits_are_the_same(tmp_path: Path) -> None:
     job = load(a_file(tmp_path, f"{NEEDED}space:\n  quantization:\n    weight_bits: [8, null]\n"))
-    assert job.space["quantization"] == QuantizationOptions(weight_bits=(8, "none"))
+    assert job.techniques["quantization"] == QuantizationOptions(weight_bits=(8, "none"))
 
 
 def test_modules_are_looked_for_beside_the_file(tmp_path: Path) -> None:
