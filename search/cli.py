@@ -84,6 +84,22 @@ def search(
 
 
 @app.command()
+def space(
+    job: Annotated[
+        Path | None, typer.Argument(metavar="[JOB.yaml]", help="Job file; by default the bundled example.")
+    ] = None,
+) -> None:
+    """Show what a job would search: its knobs, how many recipes they make, what is left out and why."""
+    from paretrim.search import overview_words, prepare
+    from paretrim.search.jobfile import EXAMPLE, load
+    from paretrim.search.overview import overview
+
+    console = _console()
+    for part in overview_words.lines(overview(prepare.load(load(job or EXAMPLE)).space)):
+        console.print(part)
+
+
+@app.command()
 def resume(
     job: JobArgument = None,
     trials: Annotated[int | None, typer.Option(help="A new budget of trials, those that ended included.")] = None,
@@ -206,6 +222,11 @@ def _opened(job: str | None, store: Path | None, target: str | None) -> Result:
     return result if target is None else result.on(target)
 
 
+def _console() -> Console:
+    # A pipe has no width of its own; tables fold at 80 otherwise.
+    return Console() if sys.stdout.isatty() else Console(width=140)
+
+
 def _watch(run: Any) -> None:
     from paretrim.search.terminal import monitor_for
 
@@ -229,7 +250,7 @@ def _watch(run: Any) -> None:
 def _show(result: Result) -> None:
     from paretrim.search import words
 
-    console = Console() if sys.stdout.isatty() else Console(width=140)
+    console = _console()
     report = result.require_report()
     place = f" on {result.target}" if len(result.job.targets) > 1 else ""
     console.print(

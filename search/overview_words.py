@@ -1,0 +1,57 @@
+"""How a space reads in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from paretrim.search.overview import Overview
+
+_MOST_PLACES = 6
+
+
+def lines(found: Overview) -> Iterator[RenderableType]:
+    """Yield a space's tables and sentences."""
+    yield Text(_count(found), style="bold")
+    yield _table(
+        ("knob", "values", "exists when", "for"),
+        ((k.name, k.values, k.when, _places(k.places)) for k in found.searched),
+    )
+    if found.groups:
+        yield Text("Layers whose channels are cut together", style="bold")
+        yield _table(
+            ("knob", "channels", "layers"),
+            ((name, str(channels), ", ".join(layers)) for name, layers, channels in found.groups),
+        )
+    if found.constant:
+        yield Text("Constant in each recipe: " + ", ".join(f"{name} {value}" for name, value in found.constant))
+    if found.left_out:
+        yield Text("Left out", style="bold")
+        yield _table(("technique", "layer", "why"), found.left_out)
+
+
+def _count(found: Overview) -> str:
+    knobs = sum(max(1, len(k.places)) for k in found.searched)
+    recipes = f"{10**found.recipes:,.0f}" if found.recipes < 6 else f"up to 10^{found.recipes:.0f}"
+    ranges = f", times {found.continuous} knobs that take any value of a range" if found.continuous else ""
+    return f"{knobs} knobs, {recipes} recipes{ranges}"
+
+
+def _places(places: tuple[str, ...]) -> str:
+    if not places:
+        return ""
+    shown = ", ".join(places[:_MOST_PLACES])
+    return shown if len(places) <= _MOST_PLACES else f"{shown} and {len(places) - _MOST_PLACES} more"
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
