@@ -12,7 +12,9 @@ from torch import nn
 
 from paretrim.errors import UserCodeError
 from paretrim.evaluators.abilities import Abilities
+from paretrim.spaces.stiffness import rigid
 from paretrim.spaces.surgery import cut, dependency_graph
+from paretrim.spaces.traits import Trait, traits_of
 
 LAYER_TYPES: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -29,12 +31,16 @@ class Layer:
         weights: Number of weights, biases left out.
         first: Whether it is the first that the input meets.
         last: Whether it gives the model's output.
+        shape: Shape of its weights, ``(outputs, inputs of each, ...)``.
+        rigid: Why it cannot be replaced by several layers under its name, or nothing where it can.
     """
 
     name: str
     weights: int
     first: bool
     last: bool
+    shape: tuple[int, ...] = ()
+    rigid: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class Anatomy:
         input_dtype: Type of the input tensor.
         abilities: What the target can do with compressed layers.
         granularity: Whether each group of coupled layers has knobs of its own, or shares them within its block, or all do.
+        traits: What kinds of modules it has, as far as they say how to train it.
     """
 
     layers: tuple[Layer, ...]
@@ -73,6 +80,7 @@ class Anatomy:
     input_dtype: torch.dtype
     abilities: Abilities = field(default_factory=Abilities)
     granularity: Granularity = "per-layer"
+    traits: tuple[Trait, ...] = ()
 
     def example(self, batch: int = 2) -> torch.Tensor:
         """Return an input of zeros, shape ``(batch, *input_shape)``."""
@@ -150,12 +158,14 @@ def dissect(
             "the model has no convolution or linear layer, so there is nothing to compress; give a model that has some"
         )
     modules = dict(model.named_modules())
+    stiff = rigid(model, example, names)
     layers = tuple(
-        Layer(name, modules[name].weight.numel(), first=i == 0, last=i == len(names) - 1)
-        for i, name in enumerate(names)
+        Layer(name, weight.numel(), i == 0, i == len(names) - 1, tuple(weight.shape), stiff.get(name, ""))
+        for i, (name, weight) in enumerate((name, modules[name].weight) for name in names)
     )
     groups, left_out = _groups(model, example, names)
-    return Anatomy(layers, groups, left_out, tuple(example.shape[1:]), example.dtype, abilities, granularity)
+    shape, traits = tuple(example.shape[1:]), traits_of(model)
+    return Anatomy(layers, groups, left_out, shape, example.dtype, abilities, granularity, traits)
 
 
 def parts_of(model: nn.Module, layer: str) -> tuple[str, ...]:
