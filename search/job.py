@@ -22,11 +22,11 @@ from paretrim.errors import JobError, Problem, UsageError, nearest
 from paretrim.evaluators import evaluator, target
 from paretrim.evaluators.target import Activations, Optimization, TargetSettings
 from paretrim.search import metric
-from paretrim.search.importpath import ImportPath
 from paretrim.search.metric import AnyMetric, NamedMetric
 from paretrim.search.mistakes import problems
 from paretrim.spaces import technique
 from paretrim.spaces.anatomy import Granularity
+from paretrim.spaces.importpath import ImportPath
 from paretrim.spaces.technique import TechniqueOptions
 from paretrim.tracking import constraints
 from paretrim.tracking.constraints import Constraint

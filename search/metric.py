@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paretrim.errors import Problem
 from paretrim.evaluators import metrics
-from paretrim.search.importpath import ImportPath
 from paretrim.search.mistakes import problems
+from paretrim.spaces.importpath import ImportPath
 
 
 class NamedMetric(BaseModel):

@@ -3,134 +3,153 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Annotated, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
 
 import torch
-from pydantic import Field, model_validator
 from torch import nn
+from torch.nn import functional
+from torch.nn.modules.dropout import _DropoutNd
 
-from paretrim.errors import TrialError
+from paretrim.errors import UsageError
 from paretrim.spaces.anatomy import Anatomy
-from paretrim.spaces.dimension import Choice, Dimension, Range
+from paretrim.spaces.dimension import Choice, Condition, Dimension, Range, Value
+from paretrim.spaces.optimizers import RATES, OptimizerName
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.schooling import Schooling, TrainingBatch
+from paretrim.spaces.recovery_options import RecoveryOptions
+from paretrim.spaces.schooling import Loss, Schooling, stand_for_classes
 from paretrim.spaces.technique import Technique, TechniqueOptions
+from paretrim.spaces.training import recover
+from paretrim.spaces.traits import wants_adaptive_steps
 
-Rate = Annotated[float, Field(gt=0.0, le=10.0)]
-
-
-class RecoveryOptions(TechniqueOptions):
-    """Settings of recovery training.
-
-    Attributes:
-        epochs: Passes over the training split.
-        batch_size: Samples per step.
-        learning_rate: Range of the peak learning rate.
-        momentum: Of stochastic gradient descent.
-        weight_decay: On all weights.
-    """
-
-    epochs: Annotated[int, Field(ge=0, le=1000)] = 4
-    batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
-    learning_rate: tuple[Rate, Rate] = (0.003, 0.1)
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 1e-4
-
-    @model_validator(mode="after")
-    def _ordered(self) -> RecoveryOptions:
-        low, high = self.learning_rate
-        if low >= high:
-            raise ValueError(f"learning_rate runs from {low} to {high}; the first must be the smaller")
-        return self
+__all__ = ["Recovery", "RecoveryOptions", "recover", "smoothed"]
 
 
 class Recovery(Technique):
-    """Trains with momentum and a one-cycle learning rate (Smith and Topin, "Super-Convergence", 2018)."""
+    """Trains the model again, by default with momentum and a one-cycle learning rate.
+
+    What differs from the defaults stands in the recipe, so that the recipe makes the same model again.
+    """
 
     name: ClassVar[str] = "recovery"
-    stage: ClassVar[int] = 80
+    # Before distillation, which blends the teacher with what labels say: smoothing is of the labels only.
+    stage: ClassVar[int] = 65
     by_default: ClassVar[bool] = True
     Options: ClassVar[type[TechniqueOptions]] = RecoveryOptions
     options: RecoveryOptions
 
     def dimensions(self, anatomy: Anatomy) -> tuple[Dimension, ...]:
-        """Return the learning rate; the rest is constant within a job but belongs to the recipe."""
-        low, high = self.options.learning_rate
+        """Return the learning rate, and whatever else has several values; the rest is constant within a job.
+
+        Raises:
+            UsageError: Images shall be augmented, and the inputs are none.
+        """
+        options = self.options
         return (
-            Choice("recovery.epochs", (self.options.epochs,), neutral=0),
-            Choice("recovery.batch_size", (self.options.batch_size,), neutral=self.options.batch_size),
-            Choice("recovery.momentum", (self.options.momentum,), neutral=self.options.momentum),
-            Choice("recovery.weight_decay", (self.options.weight_decay,), neutral=self.options.weight_decay),
-            Range("recovery.learning_rate", low, high, neutral=math.sqrt(low * high), log=True),
+            Choice("recovery.epochs", options.epochs, neutral=0),
+            _choice("recovery.batch_size", options.batch_size),
+            _choice("recovery.momentum", (options.momentum,)),
+            _choice("recovery.weight_decay", (options.weight_decay,)),
+            *self._optimizers(anatomy),
+            *self._when_asked_for(),
+            *_number("recovery.label_smoothing", options.label_smoothing or None, neutral=0.0),
+            *_number("recovery.dropout", options.dropout if "dropout" in anatomy.traits else None),
+            *self._augmentation(anatomy),
         )
 
+    def left_out(self, anatomy: Anatomy) -> Mapping[str, str]:
+        """Tell that there is no dropout to set."""
+        if self.options.dropout is None or "dropout" in anatomy.traits:
+            return {}
+        return {"dropout": "the model has no dropout layer that recovery.dropout could set"}
 
-def recover(model: nn.Module, recipe: Recipe, schooling: Schooling, epochs: int | None = None) -> Iterator[float]:
-    """Train a model in place and yield the mean loss after each epoch.
+    def attach(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
+        """Set the probability of the dropout layers."""
+        if "recovery.dropout" not in recipe.values:
+            return
+        share = recipe.number("recovery.dropout")
+        for module in model.modules():
+            if isinstance(module, _DropoutNd):
+                module.p = share
+            elif isinstance(module, nn.MultiheadAttention):
+                module.dropout = share
+
+    def loss(self, plain: Loss, recipe: Recipe) -> Loss:
+        """Return the loss with the labels smoothed."""
+        share = recipe.number("recovery.label_smoothing")
+        return smoothed(plain, share) if share else plain
+
+    def _optimizers(self, anatomy: Anatomy) -> Iterator[Dimension]:
+        adaptive = wants_adaptive_steps(anatomy.traits)
+        names: Sequence[OptimizerName] = self.options.optimizer or (("adamw",) if adaptive else ("sgd",))
+        trained = (Condition("recovery.epochs"),) if 0 in self.options.epochs else ()
+        if tuple(names) != ("sgd",):
+            yield Choice("recovery.optimizer", tuple(names), neutral=names[0], when=trained)
+        for name in names:
+            low, high = self._rates(name)
+            several = len(names) > 1
+            yield Range(
+                f"recovery.learning_rate.{name}" if several else "recovery.learning_rate",
+                low,
+                high,
+                neutral=math.sqrt(low * high),
+                log=True,
+                when=(Condition("recovery.optimizer", (name,)),) if several else trained,
+            )
+
+    def _rates(self, optimizer: OptimizerName) -> tuple[float, float]:
+        given = self.options.learning_rate
+        if isinstance(given, dict):
+            return given.get(optimizer, RATES[optimizer])
+        return given or RATES[optimizer]
+
+    def _when_asked_for(self) -> Iterator[Choice]:
+        for name in ("schedule", "clip", "accumulation", "precision", "channels_last", "early_stop"):
+            given = getattr(self.options, name)
+            if given != RecoveryOptions.model_fields[name].default:
+                yield _choice(f"recovery.{name}", given if isinstance(given, tuple) else (given,))
+
+    def _augmentation(self, anatomy: Anatomy) -> Iterator[Choice]:
+        options = self.options
+        if options.augment and not (len(anatomy.input_shape) == 3 and anatomy.input_dtype.is_floating_point):
+            raise UsageError(
+                f"space.recovery.augment: {', '.join(options.augment)} are for images, floats of shape (channels, height, "
+                f"width), and an input of this model is {anatomy.input_dtype} of shape {anatomy.input_shape}; take them "
+                "out, or name a function of your own in space.recovery.augmentation"
+            )
+        named = [*options.augment, *([options.augmentation] if options.augmentation else [])]
+        if named:
+            yield Choice("recovery.augment", options.augment_strength, neutral="none")
+            yield _choice("recovery.augmented_by", ("+".join(named),))
+
+
+def smoothed(plain: Loss, share: float) -> Loss:
+    """Return a loss of labels that give a share to all classes alike (Szegedy et al., "Rethinking Inception", 2016).
 
     Args:
-        model: In training it is in training mode, afterwards in evaluation mode.
-        recipe: Says how to train.
-        schooling: What to train with.
-        epochs: How long; by default as long as the recipe says.
-
-    Raises:
-        TrialError: The loss became NaN or infinite.
+        plain: Cross-entropy. A loss of anything but classes that exclude each other is left as it is.
+        share: From 0 to below 1.
     """
-    epochs = int(recipe.number("recovery.epochs")) if epochs is None else epochs
-    size = int(recipe.number("recovery.batch_size", 64))
-    if epochs == 0:
-        return
-    torch.manual_seed(recipe.seed)
-    rate = recipe.number("recovery.learning_rate", 0.01)
-    optimizer = torch.optim.SGD(
-        (p for p in model.parameters() if p.requires_grad),
-        lr=rate,
-        momentum=recipe.number("recovery.momentum", 0.9),
-        weight_decay=recipe.number("recovery.weight_decay", 0.0),
-        nesterov=recipe.number("recovery.momentum", 0.9) > 0,
-    )
-    steps = epochs * math.ceil(schooling.samples / size)
-    # With a fifth of exactly five steps to rise in, the scheduler would divide by zero.
-    rise = 0.2 if steps != 5 else 0.25
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=steps, pct_start=rise, cycle_momentum=False
-    )
-    step = 0
-    for epoch in range(epochs):
-        model.train()
-        total = 0.0
-        for batch in schooling.batches(size, recipe.seed + epoch):
-            with schooling.working():
-                schooling.advance(step / steps)
-                step += 1
-                total += _step(model, batch, schooling, optimizer, schedule) * len(batch.index)
-        mean = total / schooling.samples
-        if not math.isfinite(mean):
-            raise TrialError(
-                f"the training loss is {mean} in epoch {epoch + 1} at learning rate {rate:.3g}; if many trials end so, "
-                "lower the upper end of space.recovery.learning_rate"
-            )
-        yield mean
-    model.eval()
+
+    def loss(outputs: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor | None) -> torch.Tensor:
+        right = plain(outputs, labels, teacher)
+        if not stand_for_classes(outputs, labels):
+            return right
+        known = outputs[labels >= 0]  # a negative label stands for no token
+        if not len(known):
+            return right
+        return (1.0 - share) * right - share * functional.log_softmax(known, dim=-1).mean()
+
+    return loss
 
 
-def _step(
-    model: nn.Module,
-    batch: TrainingBatch,
-    schooling: Schooling,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> float:
-    if len(batch.index) < 2:
-        return 0.0  # batch normalization cannot train on a single sample
-    optimizer.zero_grad(set_to_none=True)
-    teacher = None if schooling.teacher is None else schooling.teacher[batch.index]
-    loss = schooling.loss(model(batch.inputs), batch.labels, teacher)
-    for penalty in schooling.penalties:
-        loss = loss + penalty(batch)
-    loss.backward()
-    optimizer.step()
-    schedule.step()
-    return float(loss.detach())
+def _choice(name: str, values: tuple[Value, ...]) -> Choice:
+    return Choice(name, values, neutral=values[0])
+
+
+def _number(name: str, given: float | tuple[float, float] | None, neutral: float | None = None) -> Iterator[Dimension]:
+    """Yield the knob of a number or a range, or none."""
+    if isinstance(given, tuple):
+        yield Range(name, *given, neutral=given[0] if neutral is None else neutral)
+    elif given is not None:
+        yield Choice(name, (given,), neutral=given if neutral is None else neutral)

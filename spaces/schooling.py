@@ -63,3 +63,8 @@ class Schooling:
     penalties: tuple[Penalty, ...] = ()
     advance: Callable[[float], None] = lambda _: None
     channel_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+def stand_for_classes(outputs: torch.Tensor, labels: torch.Tensor) -> bool:
+    """Tell whether the last dimension of outputs holds a score for each class, and labels the right one."""
+    return not labels.is_floating_point() and outputs.dim() == labels.dim() + 1 and outputs.shape[-1] > 1

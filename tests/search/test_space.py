@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from paretrim.search.job import Job
 from paretrim.search.space import Space, build
 from paretrim.spaces.anatomy import Anatomy, Group, Layer
-from paretrim.spaces.dimension import Choice, Range
+from paretrim.spaces.dimension import Choice, Range, existing, exists
 
 # A busy machine may take its time over an example.
 settings.register_profile("unhurried", deadline=None)
@@ -55,7 +55,7 @@ def test_techniques_act_in_one_order_whatever_the_order_of_the_job() -> None:
 def test_constants_are_in_the_recipe_but_not_searched() -> None:
     space = a_space(recovery={"epochs": 7})
     searched = {dimension.name for dimension in space.searched}
-    recipe = space.recipe(dict.fromkeys(searched, 0.0), seed=5)
+    recipe = space.recipe(dict.fromkeys(searched, 0.5), seed=5)
     assert recipe.values["recovery.epochs"] == 7
     assert "recovery.epochs" not in searched
     assert set(recipe.values) == names(space)
@@ -81,7 +81,9 @@ def test_the_anchors_are_the_baseline_float16_and_int8_in_that_order() -> None:
 def test_the_baseline_is_neutral_in_every_knob() -> None:
     space = a_space()
     baseline = space.anchors(3)["baseline"]
-    assert baseline.values == {dimension.name: dimension.neutral for dimension in space.dimensions}
+    neutral = {dimension.name: dimension.neutral for dimension in space.dimensions}
+    assert baseline.values == existing(space.dimensions, neutral)
+    assert "distillation.temperature" not in baseline.values  # nothing is distilled
     assert baseline.values["recovery.epochs"] == 0
     assert baseline.seed == 3
 
@@ -140,7 +142,9 @@ def test_any_recipe_of_the_space_names_every_knob_with_an_allowed_value(data: st
         for d in space.searched
     }
     recipe = space.recipe(values, 0)
-    assert all(dimension.allows(recipe.values[dimension.name]) for dimension in space.dimensions)
+    there = [dimension for dimension in space.dimensions if exists(dimension, recipe.values)]
+    assert set(recipe.values) == {dimension.name for dimension in there}
+    assert all(dimension.allows(recipe.values[dimension.name]) for dimension in there)
 
 
 def test_every_knob_is_a_range_or_a_choice_under_the_name_of_its_technique() -> None:

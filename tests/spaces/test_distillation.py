@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch.nn import functional
 
 from paretrim.spaces.anatomy import dissect
-from paretrim.spaces.dimension import Range
+from paretrim.spaces.dimension import Condition, Range
 from paretrim.spaces.distillation import Distillation, DistillationOptions, soft_distance
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.schooling import Loss
@@ -155,8 +155,8 @@ def test_dimensions_are_the_ranges_of_the_settings() -> None:
     options = DistillationOptions(temperature=(2.0, 6.0), weight=(0.25, 0.75))
     dimensions = Distillation(options).dimensions(dissect(small_net(), small_batch(2)[0]))
     assert dimensions == (
-        Range("distillation.temperature", 2.0, 6.0, neutral=2.0, log=True),
         Range("distillation.weight", 0.25, 0.75, neutral=0.0),
+        Range("distillation.temperature", 2.0, 6.0, 2.0, log=True, when=(Condition("distillation.weight"),)),
     )
 
 

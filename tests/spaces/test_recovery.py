@@ -204,7 +204,7 @@ class TestDimensions:
     anatomy = dissect(small_net(), small_batch(2)[0])
 
     def test_only_the_learning_rate_is_searched(self) -> None:
-        options = RecoveryOptions(epochs=3, batch_size=32, learning_rate=(0.01, 0.09))
+        options = RecoveryOptions.model_validate({"epochs": 3, "batch_size": 32, "learning_rate": (0.01, 0.09)})
         found = {dimension.name: dimension for dimension in Recovery(options).dimensions(self.anatomy)}
         rate = found.pop("recovery.learning_rate")
         assert isinstance(rate, Range)
@@ -218,7 +218,7 @@ class TestDimensions:
         }
 
     def test_the_baseline_is_not_trained(self) -> None:
-        epochs = Recovery(RecoveryOptions(epochs=3)).dimensions(self.anatomy)[0]
+        epochs = Recovery(RecoveryOptions(epochs=(3,))).dimensions(self.anatomy)[0]
         assert epochs == Choice("recovery.epochs", (3,), neutral=0)
 
     @pytest.mark.parametrize(

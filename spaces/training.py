@@ -1,0 +1,189 @@
+"""The loop of recovery training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from paretrim.errors import TrialError
+from paretrim.spaces import optimizers, schedules
+from paretrim.spaces.augment import STRENGTHS, Augmentation
+from paretrim.spaces.recipe import Recipe
+from paretrim.spaces.schooling import Schooling, TrainingBatch
+
+_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A batch as the model sees it: on its device, augmented."""
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+    index: torch.Tensor
+
+
+def recover(model: nn.Module, recipe: Recipe, schooling: Schooling, epochs: int | None = None) -> Iterator[float]:
+    """Train a model in place and yield the mean loss after each epoch.
+
+    A model of which every parameter is frozen is left as it is, and nothing is yielded. A batch of a single sample, which
+    may be left over at the end of an epoch, is passed over where batch normalization could not train on it.
+
+    Args:
+        model: In training it is in training mode, afterwards in evaluation mode.
+        recipe: Says how to train.
+        schooling: What to train with.
+        epochs: How long; by default as long as the recipe says.
+
+    Raises:
+        TrialError: The loss became NaN or infinite, or depends on no parameter, or the batch size is 1 where batch
+            normalization needs more.
+        UserCodeError: The user's augmentation failed.
+    """
+    epochs = int(recipe.number("recovery.epochs")) if epochs is None else epochs
+    weights = [p for p in model.parameters() if p.requires_grad]
+    if epochs == 0 or not weights:
+        return
+    torch.manual_seed(recipe.seed)
+    training = _Training(model, weights, recipe, schooling, epochs)
+    patience, best, waited = recipe.number("recovery.early_stop", math.inf), math.inf, 0
+    for epoch in range(epochs):
+        model.train()
+        mean = training.epoch(epoch)
+        waited = 0 if mean < best else waited + 1
+        best = min(best, mean)
+        yield mean
+        if waited >= patience:
+            break
+    model.eval()
+
+
+class _Training:
+    def __init__(
+        self, model: nn.Module, weights: list[nn.Parameter], recipe: Recipe, schooling: Schooling, epochs: int
+    ) -> None:
+        self._model, self._weights, self._schooling, self._seed = model, weights, schooling, recipe.seed
+        self._device = weights[0].device
+        self._needs_two = any(isinstance(module, _BatchNorm) for module in model.modules())
+        self._size = int(recipe.number("recovery.batch_size", 64))
+        if self._size == 1 and self._needs_two:
+            raise TrialError(
+                "recovery.batch_size is 1, and batch normalization cannot train on a single sample; give at least 2 in "
+                "space.recovery.batch_size"
+            )
+        self._together = int(recipe.number("recovery.accumulation", 1))
+        self._batches = math.ceil(schooling.samples / self._size)
+        self._total = epochs * self._batches
+        self._rate = _rate(recipe)
+        self._optimizer = optimizers.build(
+            _word(recipe, "recovery.optimizer", "sgd"),
+            weights,
+            self._rate,
+            recipe.number("recovery.momentum", 0.9),
+            recipe.number("recovery.weight_decay", 0.0),
+        )
+        steps = epochs * math.ceil(self._batches / self._together)
+        self._schedule = schedules.build(_word(recipe, "recovery.schedule", "onecycle"), self._optimizer, steps)
+        self._clip = recipe.number("recovery.clip", 0.0)
+        self._format = _FORMATS.get(_word(recipe, "recovery.precision", "32"))
+        # Half floats have so few small numbers that gradients would vanish without a scale.
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._format is torch.float16)
+        self._channels_last = recipe.values.get("recovery.channels_last") is True
+        self._augmentation = _augmentation(recipe)
+        self._pending = False
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def epoch(self, number: int) -> float:
+        """Train for one pass and return the mean loss."""
+        total, seen = 0.0, 0
+        for position, batch in enumerate(self._schooling.batches(self._size, self._seed + number)):
+            with self._schooling.working():
+                self._schooling.advance((number * self._batches + position) / self._total)
+                if len(batch.index) > 1 or not self._needs_two:
+                    total += self._learn(self._shown(batch), self._group(position)) * len(batch.index)
+                    seen += len(batch.index)
+                if (position + 1) % self._together == 0 or position + 1 == self._batches:
+                    self._step()
+        mean = total / seen if seen else 0.0
+        if not math.isfinite(mean):
+            raise TrialError(
+                f"the training loss is {mean} in epoch {number + 1} at learning rate {self._rate:.3g}; if many trials end "
+                "so, lower the upper end of space.recovery.learning_rate"
+            )
+        return mean
+
+    def _group(self, position: int) -> int:
+        """Return how many batches share a step with the one at a position."""
+        return min(self._together, self._batches - position // self._together * self._together)
+
+    def _shown(self, batch: TrainingBatch) -> Samples:
+        inputs = batch.inputs.to(self._device)
+        if self._augmentation is not None:
+            inputs = self._augmentation(inputs)
+        if self._channels_last and inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return Samples(inputs, batch.labels.to(self._device), batch.index)
+
+    def _learn(self, batch: Samples, group: int) -> float:
+        """Add the gradients of a batch to those that the next step is made of, and return its loss."""
+        with self._narrow():
+            outputs = self._model(batch.inputs)
+            teacher = self._taught(batch)
+            loss = self._schooling.loss(outputs if self._format is None else outputs.float(), batch.labels, teacher)
+            for penalty in self._schooling.penalties:
+                loss = loss + penalty(batch)
+        if not loss.requires_grad:
+            raise TrialError(
+                "the training loss depends on no parameter that could be trained; unfreeze some in the model, or turn "
+                "recovery off"
+            )
+        torch.autograd.backward(self._scaler.scale(loss if group == 1 else loss / group))
+        self._pending = True
+        return float(loss.detach())
+
+    def _narrow(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._format is None else torch.autocast(self._device.type, self._format)
+
+    def _taught(self, batch: Samples) -> torch.Tensor | None:
+        """Return the teacher's outputs: kept ones, unless it has never seen these inputs."""
+        if self._schooling.teacher is None:
+            return None
+        if self._augmentation is None or self._schooling.tutor is None:
+            return self._schooling.teacher[batch.index].to(self._device)
+        with torch.no_grad():
+            answers: torch.Tensor = self._schooling.tutor(batch.inputs)
+        return answers.float()
+
+    def _step(self) -> None:
+        if not self._pending:
+            return
+        if self._clip:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._weights, self._clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._schedule.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._pending = False
+
+
+def _word(recipe: Recipe, name: str, default: str) -> str:
+    return str(recipe.values.get(name, default))
+
+
+def _rate(recipe: Recipe) -> float:
+    """Return the learning rate, which has a name of its own where there are several optimizers."""
+    chosen = f"recovery.learning_rate.{recipe.values.get('recovery.optimizer')}"
+    return recipe.number(chosen, recipe.number("recovery.learning_rate", 0.01))
+
+
+def _augmentation(recipe: Recipe) -> Augmentation | None:
+    described = _word(recipe, "recovery.augmented_by", "")
+    share = STRENGTHS[_word(recipe, "recovery.augment", "none")]
+    return Augmentation(described, share, recipe.seed) if described and share else None
