@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from paretrim.evaluators.abilities import Abilities
 from paretrim.evaluators.target import LoweringRequest, TargetSettings
 from paretrim.evaluators.weights import StoredTensor
 
@@ -42,7 +43,12 @@ class OnnxFile:
 
         exported = export(model, request.input_shape, request.input_dtype)
         with TemporaryDirectory(prefix="paretrim-") as scratch:
-            return pack(quantize(exported, request, self.settings.activations, Path(scratch)), folder)
+            sign, narrow = self.settings.activations, self.abilities().weight_only
+            return pack(quantize(exported, model, request, sign, narrow, Path(scratch)), folder)
+
+    def abilities(self) -> Abilities:
+        """Return what the runtime can do with compressed layers."""
+        raise NotImplementedError
 
     def empty(self, input_shape: tuple[int, ...], dtype: str, path: Path) -> None:
         """Write a model that returns its input."""

@@ -1,95 +1,135 @@
-"""From float weights to what ONNX Runtime runs as integers.
+"""From float weights to what ONNX runtimes run as integers.
 
-Layers of 4 or 8 bits become 8-bit integer nodes (quantize/dequantize pairs; weights signed per channel, activations
-unsigned or signed: which is faster depends on the runtime and the processor). Weights of fewer than 8 bits keep their
-coarse grid: their codes are stored one to a byte, run at the full speed of 8 bits, and shrink to their entropy when the
-file is packed. Layers of 16 bits are stored as half floats and widened when the model is loaded.
+Layers of 2 to 8 bits become 8-bit integer nodes (quantize/dequantize pairs; weights signed, activations unsigned or
+signed: which is faster depends on the runtime and the processor). Weights of fewer than 8 bits keep their grid: their
+codes are stored one to a byte, run at the full speed of 8 bits, and shrink to their entropy when the file is packed.
+Layers whose weights alone are narrow compute with floats. Layers of 16 bits are stored as half floats and widened when
+the model is loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from paretrim.errors import LoweringError
 from paretrim.evaluators.lowering import quiet
 from paretrim.evaluators.onnx_export import Exported
+from paretrim.evaluators.onnx_weights import Weights, weights_of
+from paretrim.evaluators.onnx_widen import widen
 from paretrim.evaluators.splits import Split
-from paretrim.evaluators.storage import Storage
+from paretrim.evaluators.storage import HALF, Calibrator, Storage
 from paretrim.evaluators.target import Activations, Array, LoweringRequest, as_batch
 
+if TYPE_CHECKING:
+    import torch
+
 _CALIBRATION_BATCH = 64
+# The calibrators that make histograms keep what flows between layers for all their samples at once.
+_HISTOGRAM_SAMPLES = 256
 _ACTIVATIONS = {"unsigned": QuantType.QUInt8, "signed": QuantType.QInt8}
+_METHODS: Mapping[Calibrator, Any] = {
+    "minmax": CalibrationMethod.MinMax,
+    "percentile": CalibrationMethod.Percentile,
+    "entropy": CalibrationMethod.Entropy,
+}
 
 
-def quantize(exported: Exported, request: LoweringRequest, activations: Activations, scratch: Path) -> bytes:
+def quantize(
+    exported: Exported,
+    model: torch.nn.Module,
+    request: LoweringRequest,
+    activations: Activations,
+    narrow: tuple[int, ...],
+    scratch: Path,
+) -> bytes:
     """Return the bytes of the model file with each layer stored as requested.
 
     Args:
         exported: The model with float weights; changed in place.
-        request: Bits per layer, and the samples to calibrate on.
-        activations: Sign of the 8-bit activations.
+        model: The model that was exported, from which the steps of the weights are known.
+        request: How each layer is stored, and the samples to calibrate on.
+        activations: Sign of the 8-bit activations, unless the request has one.
+        narrow: Bits of weights that stay narrow in memory while the runtime computes matrix products with floats.
         scratch: A folder for the quantizer's files.
 
     Raises:
         LoweringError: The quantizer cannot take the model, or calibration data is missing.
     """
-    stored = _known(exported, request)
-    chosen = {node: each.bits for name, each in stored.items() for node in exported.layer_nodes[name]}
-    halves = {name for name, bits in chosen.items() if bits == 16}
-    integers = {name: bits for name, bits in chosen.items() if bits <= 8}
+    _check(exported, request)
+    if request.activation.sign != "target":
+        activations = request.activation.sign
+    grids = {name: each for name, each in request.layers.items() if each.bits <= 8}
+    weights = list(weights_of(exported, grids, _trained(model, grids)))
+    halves = {node for name in request.layers.keys() - grids for node in exported.layer_nodes[name]}
     proto = exported.proto
+    integers = [each for each in weights if each.stored.integers]
     if integers:
         proto = _to_integers(proto, integers, request, activations, scratch)
+    widen(proto, [each for each in weights if not each.stored.integers], narrow)
     if halves:
         _to_halves(proto, halves)
     serialized: bytes = proto.SerializeToString(deterministic=True)
     return serialized
 
 
-def _known(exported: Exported, request: LoweringRequest) -> Mapping[str, Storage]:
+def _check(exported: Exported, request: LoweringRequest) -> None:
     missing = [name for name in request.layers if name not in exported.layer_nodes]
     if missing:
         raise LoweringError(
             f"the exported graph has no node for the layers {', '.join(missing)}; leave them at 'none' bits"
         )
-    return request.layers
+    odd = {name: each.bits for name, each in request.layers.items() if each.bits != HALF and not 2 <= each.bits <= 8}
+    if odd:
+        raise LoweringError(f"layers were given bits that cannot be stored: {odd}; allowed: 2 to 8, and 16")
+
+
+def _trained(model: torch.nn.Module, layers: Mapping[str, Storage]) -> dict[str, Array]:
+    return {name: model.get_parameter(f"{name}.weight").detach().cpu().float().numpy() for name in layers}
 
 
 def _to_integers(
-    proto: Any, bits: Mapping[str, int], request: LoweringRequest, activations: Activations, scratch: Path
+    proto: Any, weights: Sequence[Weights], request: LoweringRequest, activations: Activations, scratch: Path
 ) -> Any:
     if request.calibration is None:
         raise LoweringError("layers of 8 bits or fewer need calibration samples")
     _own_biases(proto.graph)
     source, result = scratch / "float.onnx", scratch / "int8.onnx"
     onnx.save(proto, str(source))
-    weights = {item.name: item for item in proto.graph.initializer}
-    layers = {node.name: node for node in proto.graph.node if node.name in bits}
-    floats = [n.name for n in proto.graph.node if n.op_type in ("Conv", "Gemm", "MatMul") and n.name not in bits]
-    grids = {node.input[1]: _grid(node, weights, bits[node.name]) for node in layers.values()}
+    names, calibrator = {each.node.name for each in weights}, request.activation.calibrator
+    floats = [n.name for n in proto.graph.node if n.op_type in ("Conv", "Gemm", "MatMul") and n.name not in names]
     try:
         with quiet():
             quantize_static(
                 str(source),
                 str(result),
-                _Samples(request.calibration, proto.graph.input[0].name),
+                _Samples(_calibration(request.calibration, calibrator), proto.graph.input[0].name),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=_ACTIVATIONS[activations],
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=floats,
-                extra_options={"TensorQuantOverrides": grids},
+                calibrate_method=_METHODS[calibrator],
+                extra_options={"TensorQuantOverrides": {each.node.input[1]: _overrides(each) for each in weights}},
             )
     except Exception as error:
         raise LoweringError(f"ONNX Runtime cannot quantize the model: {type(error).__name__}: {error}") from error
     return onnx.load(str(result))
+
+
+def _calibration(split: Split, calibrator: Calibrator) -> Split:
+    """Return all samples, or evenly spaced ones for the calibrators that keep all that they see."""
+    if calibrator == "minmax" or len(split) <= _HISTOGRAM_SAMPLES:
+        return split
+    import torch  # noqa: PLC0415 - the data is torch's already
+
+    return split.part(torch.linspace(0, len(split) - 1, _HISTOGRAM_SAMPLES).long())
 
 
 def _own_biases(graph: Any) -> None:
@@ -106,26 +146,12 @@ def _own_biases(graph: Any) -> None:
         taken.add(node.input[2])
 
 
-def _grid(node: Any, weights: Mapping[str, Any], bits: int) -> list[dict[str, Any]]:
-    """Return the scale of each output channel of a layer's weights, as overrides for the quantizer."""
-    if node.input[1] not in weights:
-        raise LoweringError(f"the weights of {node.name} are computed in the graph; leave that layer at 'none' bits")
-    weight = numpy_helper.to_array(weights[node.input[1]])
-    axis = _channel_axis(node)
-    peak = np.abs(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)).max(axis=1)
-    scales = np.maximum(peak, 1e-12) / (2 ** (bits - 1) - 1)
-    zero = np.array(0, dtype=np.int8)
-    return [
-        {"quant_type": QuantType.QInt8, "axis": axis, "scale": np.array(scale, dtype=np.float32), "zero_point": zero}
-        for scale in scales
-    ]
-
-
-def _channel_axis(node: Any) -> int:
-    if node.op_type == "Conv":
-        return 0
-    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-    return 0 if node.op_type == "Gemm" and transposed else 1
+def _overrides(weights: Weights) -> list[dict[str, Any]]:
+    """Return the scales of a node's weights as the quantizer takes them: one entry a channel, or one for all."""
+    fixed = {"quant_type": QuantType.QInt8, "zero_point": np.array(0, dtype=np.int8)}
+    if weights.scales.ndim == 0:
+        return [{**fixed, "scale": weights.scales}]
+    return [{**fixed, "axis": weights.axis, "scale": np.array(scale, np.float32)} for scale in weights.scales]
 
 
 def _to_halves(proto: Any, names: set[str]) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 HALF = 16
+PEAK = 127
+"""The largest code of an 8-bit weight, either way."""
 
 Sign = Literal["target", "unsigned", "signed"]
 Calibrator = Literal["minmax", "percentile", "entropy"]

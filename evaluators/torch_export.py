@@ -1,7 +1,7 @@
 """From a torch model to the bytes of an exported program, ``.pt2``.
 
-Layers of 4, 8 or 16 bits store codes with a scale for each output channel, or half floats, and the program widens them
-itself: whoever loads the file with ``torch.export.load`` gets the right answers. Activations stay 32-bit floats.
+Layers of 2 to 8 bits store codes with a scale for each output channel, those of 16 half floats, and the program widens
+them itself: whoever loads the file with ``torch.export.load`` gets the right answers. Activations stay 32-bit floats.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from paretrim.errors import LoweringError
 from paretrim.evaluators.lowering import FIXED_BATCH, example_inputs, innermost, quiet
+from paretrim.evaluators.storage import HALF, PEAK, Storage
 from paretrim.evaluators.target import LoweringRequest
 
 # What the exporter notes at each node: source paths, which would ship and would make equal models differ.
@@ -32,7 +33,7 @@ def export(model: nn.Module, request: LoweringRequest) -> bytes:
     Raises:
         LoweringError: The exporter does not take the model; the message has its reason.
     """
-    stored = _with_stored_weights(model, {name: each.bits for name, each in request.layers.items()})
+    stored = _with_stored_weights(model, request.layers)
     example = example_inputs(request.input_shape, request.input_dtype)
     try:
         with quiet():
@@ -53,14 +54,16 @@ def export(model: nn.Module, request: LoweringRequest) -> bytes:
     return file.getvalue()
 
 
-def _with_stored_weights(model: nn.Module, weight_bits: Mapping[str, int]) -> nn.Module:
+def _with_stored_weights(model: nn.Module, layers_stored: Mapping[str, Storage]) -> nn.Module:
     stored = copy.deepcopy(model).eval().requires_grad_(False)
     layers = dict(stored.named_modules())
-    missing = [name for name in weight_bits if not isinstance(getattr(layers.get(name), "weight", None), nn.Parameter)]
+    missing = [
+        name for name in layers_stored if not isinstance(getattr(layers.get(name), "weight", None), nn.Parameter)
+    ]
     if missing:
         raise LoweringError(f"the model has no weights for the layers {', '.join(missing)}; leave them at 'none' bits")
-    for name, bits in weight_bits.items():
-        form = HalfFloats() if bits == 16 else Codes(bits)
+    for name, each in layers_stored.items():
+        form = HalfFloats() if each.bits == HALF else Codes(each)
         parametrize.register_parametrization(layers[name], "weight", form, unsafe=True)  # the stored type differs
     return stored
 
@@ -78,17 +81,22 @@ class HalfFloats(nn.Module):
 
 
 class Codes(nn.Module):
-    """Stores weights as signed 8-bit codes that use ``2**(bits - 1) - 1`` levels on each side of zero."""
+    """Stores weights as signed 8-bit codes on the grid on which they lie."""
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, stored: Storage) -> None:
         super().__init__()
-        self.levels = 2 ** (bits - 1) - 1
+        self.stored = stored
 
     def right_inverse(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what is stored: codes of the shape of the weights, and a scale for each output channel."""
-        peak = weight.abs().flatten(1).amax(dim=1).clamp_min(1e-12)
-        scale = (peak / self.levels).view(-1, *[1] * (weight.dim() - 1))
-        return torch.round(weight / scale).to(torch.int8), scale
+        """Return what is stored: codes of the shape of the weights, and a scale for each output channel, or for all."""
+        if self.stored.steps is None:
+            peak = weight.abs().flatten(1).amax(dim=1)
+            peak = peak if self.stored.per_channel else peak.amax(dim=0, keepdim=True)
+            scale = peak.clamp_min(1e-12) / (2 ** (self.stored.bits - 1) - 1)
+        else:
+            scale = torch.tensor(self.stored.steps, dtype=weight.dtype)
+        scale = scale.view(-1, *[1] * (weight.dim() - 1))
+        return torch.round(weight / scale).clamp(-PEAK, PEAK).to(torch.int8), scale
 
     def forward(self, codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """Return the weights, widened."""

@@ -1,63 +1,35 @@
-"""Quantization of weights: fewer bits per weight, trained in with fake quantization.
+"""Quantization of weights: fewer bits per weight, trained in with fake quantization or rounded after training.
 
-Here weights are put on a grid. Turning the grid into integers, and activations into 8 bits, is the target's work.
+Here weights are put on grids. Turning a grid into integers, and activations into 8 bits, is the target's work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, cast
 
 import torch
-from pydantic import field_validator
 from torch import nn
 from torch.nn.utils import parametrize
 
-from paretrim.evaluators.storage import Storage
+from paretrim.evaluators.abilities import GRIDS
+from paretrim.evaluators.storage import HALF, Activation, Calibrator, Sign, Storage
 from paretrim.spaces.anatomy import Anatomy, parts_of
-from paretrim.spaces.dimension import Choice, Dimension, Value
+from paretrim.spaces.dimension import Choice, Condition, Dimension, Value
+from paretrim.spaces.flow import layers_run
+from paretrim.spaces.quantization_options import PLAIN, QuantizationOptions
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.schooling import Schooling
 from paretrim.spaces.technique import Technique, TechniqueOptions
+from paretrim.spaces.weight_grids import Family, Record, WeightGrid, make
 
-FLOAT_BITS = 32
-HALF_BITS = 16
-# The first and the last layer lose most and weigh least: the field keeps them at 8 bits or more.
-_LEAST_AT_ENDS = 8
+__all__ = ["QuantizationOptions", "WeightQuantization"]
 
-Bits = Literal[4, 8, 16, "none"]
-
-
-class QuantizationOptions(TechniqueOptions):
-    """Settings of quantization.
-
-    Attributes:
-        weight_bits: Widths to choose from for each group of layers; ``none`` keeps 32-bit floats, 16 stores half
-            floats that run as floats. Layers of 4 or 8 bits get 8-bit activations and run as integers.
-    """
-
-    weight_bits: tuple[Bits, ...] = (4, 8, "none")
-
-    @field_validator("weight_bits", mode="before")
-    @classmethod
-    def _none_by_name(cls, value: object) -> object:
-        # YAML's null, and Python's None, mean the same as the word.
-        return tuple("none" if item is None else item for item in value) if isinstance(value, list | tuple) else value
-
-    @field_validator("weight_bits")
-    @classmethod
-    def _some(cls, value: tuple[Bits, ...]) -> tuple[Bits, ...]:
-        if not value:
-            raise ValueError("is empty; name at least one of 4, 8, 16 and none, or turn quantization off")
-        return value
+_RECORD = "paretrim_grid"
 
 
 class WeightQuantization(Technique):
-    """Puts weights on a symmetric grid per output channel, with straight-through gradients.
-
-    Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-    Inference", 2018; the gradient estimator is Bengio et al., 2013.
-    """
+    """Puts weights on symmetric grids, with straight-through gradients, and chooses how activations are quantized."""
 
     name: ClassVar[str] = "quantization"
     stage: ClassVar[int] = 50
@@ -66,62 +38,123 @@ class WeightQuantization(Technique):
     options: QuantizationOptions
 
     def dimensions(self, anatomy: Anatomy) -> tuple[Dimension, ...]:
-        """Return one width for each group of layers that share it."""
-        return tuple(
-            Choice(
-                f"quantization.bits.{name}", self._choices(any(layer.first or layer.last for layer in layers)), "none"
-            )
+        """Return one width for each group of layers that share it, and what the layers of 8 bits or fewer share.
+
+        A setting that has its plain value alone is no dimension.
+        """
+        widths = tuple(
+            Choice(f"quantization.bits.{name}", self._widths(any(x.first or x.last for x in layers)), "none")
             for name, layers in anatomy.layer_groups()
         )
+        if not any(width in GRIDS for each in widths for width in each.values):
+            return widths
+        narrow = tuple(Condition(each.name, GRIDS) for each in widths)
+        knobs = [*widths]
+        for setting, values in self._settings(anatomy).items():
+            when = narrow
+            if setting == "calibration" and any(each.name == "quantization.activations" for each in knobs):
+                when = (Condition("quantization.activations", ("target", "unsigned", "signed")),)
+            if values != (PLAIN[setting],):
+                knobs.append(Choice(f"quantization.{setting}", values, PLAIN[setting], when))
+        return tuple(knobs)
 
     def anchors(self, anatomy: Anatomy) -> Mapping[str, Mapping[str, Value]]:
         """Return plain float16 and plain int8."""
         names = [f"quantization.bits.{name}" for name, _ in anatomy.layer_groups()]
-        return {"float16": dict.fromkeys(names, HALF_BITS), "int8": dict.fromkeys(names, 8)}
+        return {"float16": dict.fromkeys(names, HALF), "int8": dict.fromkeys(names, 8)}
 
     def attach(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
         """Let each layer compute with weights on its grid, while gradients reach the weights themselves."""
-        modules = dict(model.named_modules())
-        for name, bits in self._bits(recipe, anatomy, model).items():
-            if bits < HALF_BITS:
-                parametrize.register_parametrization(modules[name], "weight", OnGrid(bits))
+        if _value(recipe, "training") == "aware":
+            _put_on_grids(model, recipe, anatomy)
 
     def bake(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> None:
         """Replace the weights by those on the grid."""
+        if _value(recipe, "training") == "post":
+            _put_on_grids(model, recipe, anatomy)
         for module in list(model.modules()):
             if parametrize.is_parametrized(module, "weight"):
-                parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+                _settle(module)
 
     def storage(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> Mapping[str, Storage]:
-        """Return the bits of each layer that is not left at 32."""
-        return {name: Storage(bits) for name, bits in self._bits(recipe, anatomy, model).items()}
+        """Return how each layer is stored that is not left at 32 bits, with the steps that `bake` has left there."""
+        integers = _value(recipe, "activations") != "none"
+        return {
+            name: Storage(bits) if bits == HALF else _stored(model.get_submodule(name), bits, integers)
+            for name, bits in _bits(recipe, anatomy, model).items()
+        }
 
-    def _bits(self, recipe: Recipe, anatomy: Anatomy, model: nn.Module) -> dict[str, int]:
-        bits: dict[str, int] = {}
-        for name, layers in anatomy.layer_groups():
-            width = recipe.values.get(f"quantization.bits.{name}", "none")
-            if isinstance(width, int):
-                bits |= {part: width for layer in layers for part in parts_of(model, layer.name)}
-        return bits
+    def activation(self, recipe: Recipe) -> Activation | None:
+        """Return the sign and the calibration, or None where both are the target's own way."""
+        sign, calibrator = _value(recipe, "activations"), _value(recipe, "calibration")
+        if sign in ("target", "none") and calibrator == "minmax":
+            return None
+        return Activation("target" if sign == "none" else cast("Sign", sign), cast("Calibrator", calibrator))
 
-    def _choices(self, at_end: bool) -> tuple[Value, ...]:
+    def _widths(self, at_end: bool) -> tuple[Value, ...]:
         widths = self.options.weight_bits
         if not at_end:
             return widths
-        return tuple(dict.fromkeys(w if w == "none" else max(w, _LEAST_AT_ENDS) for w in widths))
+        return tuple(dict.fromkeys(w if w == "none" else max(w, self.options.ends_bits) for w in widths))
+
+    def _settings(self, anatomy: Anatomy) -> dict[str, tuple[Value, ...]]:
+        """Return the values of each setting that the target would heed."""
+        able, given = anatomy.abilities, self.options
+        signs = tuple(a for a in given.activations if able.signs or a not in ("unsigned", "signed"))
+        return {
+            "family": given.families,
+            "granularity": given.granularity,
+            "training": given.training,
+            "activations": (signs or ("target",)) if able.integers else ("target",),
+            "calibration": given.calibration if able.integers and signs != ("none",) else ("minmax",),
+        }
 
 
-class OnGrid(nn.Module):
-    """Rounds weights to ``2**(bits - 1) - 1`` levels on each side of zero, per output channel."""
+def _value(recipe: Recipe, setting: str) -> str:
+    return str(recipe.values.get(f"quantization.{setting}", PLAIN[setting]))
 
-    def __init__(self, bits: int) -> None:
-        super().__init__()
-        self.levels = 2 ** (bits - 1) - 1
 
-    def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return the weights on the grid, shape as given; the gradient passes straight through."""
-        peak = weight.detach().abs().flatten(1).amax(dim=1).clamp_min(1e-12)
-        scale = (peak / self.levels).view(-1, *[1] * (weight.dim() - 1))
-        rounded = torch.round(weight / scale) * scale
-        passed: torch.Tensor = weight + (rounded - weight).detach()
-        return passed
+def _bits(recipe: Recipe, anatomy: Anatomy, model: nn.Module) -> dict[str, int]:
+    """Return the bits of each layer of a model, by module path."""
+    known: dict[str, int] = {}
+    for name, layers in anatomy.layer_groups():
+        width = recipe.values.get(f"quantization.bits.{name}", "none")
+        bits = width if isinstance(width, int) else 0
+        known |= {part: bits for layer in layers for part in parts_of(model, layer.name)}
+    if 2 * sum(bits in GRIDS for bits in known.values()) > len(known):
+        # A layer that another technique has put in would break the chain of integers.
+        known |= {name: 8 for name in layers_run(model, anatomy.example()) if name not in known}
+    return {name: bits for name, bits in known.items() if bits}
+
+
+def _put_on_grids(model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> None:
+    layers = {name: bits for name, bits in _bits(recipe, anatomy, model).items() if bits in GRIDS}
+    if not layers:
+        return
+    family, per_tensor = cast("Family", _value(recipe, "family")), _value(recipe, "granularity") == "tensor"
+    # Folding batch normalization gives each channel a factor of its own, after which no step is common to them.
+    normed = layers_run(model, anatomy.example()) if per_tensor else {}
+    for position, (name, bits) in enumerate(layers.items()):
+        module = model.get_submodule(name)
+        weight = cast("torch.Tensor", module.weight)
+        # Far apart, since each draw takes the next seed.
+        seed = (recipe.seed * 1009 + position) * 1_000_003
+        grid = make(family, bits, weight, per_tensor and not normed.get(name, True), seed)
+        grid.train(module.training)
+        parametrize.register_parametrization(module, "weight", grid)
+        object.__setattr__(module, _RECORD, grid.record)
+
+
+def _settle(module: nn.Module) -> None:
+    """Replace the weights of a layer by those on its grid."""
+    chain = cast("nn.ModuleDict", module.parametrizations)["weight"]
+    if any(isinstance(each, WeightGrid) for each in cast("nn.ModuleList", chain)):
+        chain.eval()  # what is random or moves in training is over
+        parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+
+
+def _stored(module: nn.Module, bits: int, integers: bool) -> Storage:
+    record = getattr(module, _RECORD, None)
+    if not isinstance(record, Record) or record.steps is None:
+        return Storage(bits, integers)
+    return Storage(bits, integers, not record.shared, tuple(record.steps.tolist()))

@@ -18,10 +18,11 @@ from torch.nn import functional
 from paretrim.evaluators.storage import Storage
 from paretrim.spaces.anatomy import Anatomy, dissect
 from paretrim.spaces.dimension import Choice
-from paretrim.spaces.quantization import OnGrid, QuantizationOptions, WeightQuantization
+from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.technique import Technique
 from paretrim.spaces.testing import SmallNet, TechniqueContract, small_batch, small_net, small_schooling
+from paretrim.spaces.weight_grids import Uniform
 
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -55,7 +56,7 @@ def quantized(recipe: Recipe, anatomy: Anatomy) -> SmallNet:
 
 
 def on_grid(weights: npt.NDArray[np.float32], bits: int) -> torch.Tensor:
-    result: torch.Tensor = OnGrid(bits)(torch.from_numpy(weights))
+    result: torch.Tensor = Uniform(bits, shared=False)(torch.from_numpy(weights))
     return result
 
 
@@ -93,7 +94,7 @@ class TestGrid:
     def test_gradients_pass_straight_through(self, weights: npt.NDArray[np.float32], bits: int, seed: int) -> None:
         latent = torch.from_numpy(weights).requires_grad_(True)
         wanted = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
-        (OnGrid(bits)(latent) * wanted).sum().backward()
+        (Uniform(bits, shared=False)(latent) * wanted).sum().backward()
         assert latent.grad is not None
         torch.testing.assert_close(latent.grad, wanted)
 
@@ -224,7 +225,7 @@ class TestOptions:
     def test_null_means_none(self) -> None:
         assert QuantizationOptions.model_validate({"weight_bits": [4, None]}).weight_bits == (4, "none")
 
-    @pytest.mark.parametrize("widths", [[], [2], [32], ["8"], "none", [4.5]])
+    @pytest.mark.parametrize("widths", [[], [1], [9], [32], ["8"], "none", [4.5]])
     def test_other_widths_are_refused(self, widths: object) -> None:
         with pytest.raises(ValidationError, match="weight_bits"):
             QuantizationOptions.model_validate({"weight_bits": widths})

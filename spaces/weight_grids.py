@@ -1,0 +1,261 @@
+"""Grids on which the weights of a layer are put while it is trained: the families, as parametrizations.
+
+All of them end on the grid of 8-bit integers: a weight is a code of at most 127 either way times the step of its output
+channel, so that the target runs it as an integer, however many bits the family's own values need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from paretrim.evaluators.storage import PEAK
+
+Family = Literal["uniform", "lsq", "power_of_two", "codebook", "noise"]
+
+# Below this a channel counts as all zeros.
+_NOTHING = 1e-12
+
+
+@dataclass
+class Record:
+    """What a grid has done last, kept at the layer, where it outlives the parametrization.
+
+    Attributes:
+        steps: Distance between neighbouring codes: of each output channel, shape ``(C,)``, or of the layer, ``(1,)``.
+        shared: Whether all channels have one step.
+    """
+
+    steps: torch.Tensor | None = None
+    shared: bool = False
+
+
+class WeightGrid(nn.Module):
+    """Puts weights on a grid; the gradient passes straight through (Bengio et al., 2013).
+
+    Args:
+        bits: Per weight, 2 to 8.
+        shared: Whether all output channels have one step, rather than one each.
+    """
+
+    def __init__(self, bits: int, shared: bool) -> None:
+        super().__init__()
+        self.bits, self.shared = bits, shared
+        self.levels = 2 ** (bits - 1) - 1
+        self.record = Record(shared=shared)
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the weights on the grid, shape as given."""
+        with torch.no_grad():
+            codes, steps = self.placed(weight)
+            settled = codes * steps
+        self.note(steps)
+        # The difference is exactly zero, so that the sum is exactly on the grid.
+        passed: torch.Tensor = settled + (weight - weight.detach())
+        return passed
+
+    def placed(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return codes, shape as given, and steps, which broadcast to them."""
+        raise NotImplementedError
+
+    def note(self, steps: torch.Tensor) -> None:
+        """Keep the steps for whoever stores the weights."""
+        self.record.steps = steps.detach().flatten()
+
+    def peak(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the largest magnitude of each channel, or of the layer, as it broadcasts; 1 where all are zero."""
+        return largest(weight, self.shared)
+
+
+class Uniform(WeightGrid):
+    """Codes from ``-(2**(bits - 1) - 1)`` up, the largest weight on the outermost.
+
+    Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Inference", 2018.
+    """
+
+    def placed(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return codes and steps."""
+        steps = self.peak(weight) / self.levels
+        return torch.round(weight / steps), steps
+
+
+class Noise(Uniform):
+    """In training, only a random half of the weights is on the grid: the others give unbiased gradients.
+
+    Source: Fan et al., "Training with Quantization Noise for Extreme Model Compression", 2021.
+    """
+
+    def __init__(self, bits: int, shared: bool, seed: int) -> None:
+        super().__init__(bits, shared)
+        self.seed, self.draws = seed, 0
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the weights, shape as given: all on the grid unless in training."""
+        settled = super().forward(weight)
+        if not self.training:
+            return settled
+        source = torch.Generator(weight.device).manual_seed(self.seed + self.draws)
+        self.draws += 1
+        chosen = torch.rand(weight.shape, generator=source, device=weight.device) < 0.5
+        return torch.where(chosen, settled, weight)
+
+
+class LearnedSteps(WeightGrid):
+    """Uniform codes whose steps are trained with the weights.
+
+    Source: Esser et al., "Learned Step Size Quantization", 2020. The steps begin where the squared error is least.
+    """
+
+    def __init__(self, bits: int, shared: bool, weight: torch.Tensor) -> None:
+        super().__init__(bits, shared)
+        widest = self.peak(weight) / self.levels
+
+        def rounded(share: torch.Tensor) -> torch.Tensor:
+            steps = widest * share
+            return torch.round(weight / steps).clamp(-self.levels, self.levels) * steps
+
+        best = widest * least_error(weight, rounded, shared)
+        self.step = nn.Parameter(best.clone())
+        # A step that training drives to zero or below would never come back.
+        self.register_buffer("least", best / 10, persistent=False)
+        self.rate = (self.levels * weight.numel() / best.numel()) ** -0.5
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the weights on the grid; gradients reach them within the grid's ends, and the steps."""
+        bounded = torch.maximum(self.step, self.get_buffer("least"))
+        scaled = bounded * self.rate
+        steps = bounded.detach() + (scaled - scaled.detach())
+        inside = (weight / steps).clamp(-self.levels, self.levels)
+        codes = torch.round(inside).detach() + (inside - inside.detach())
+        self.note(bounded)
+        settled: torch.Tensor = codes * steps
+        return settled
+
+
+class PowersOfTwo(WeightGrid):
+    """Zero and ``scale * 2**-k``: 2 bits have one magnitude, 3 bits three, 4 bits seven. More bits gain nothing.
+
+    Source: Miyashita et al., "Convolutional Neural Networks using Logarithmic Data Representation", 2016. The scale is
+    the share of a channel's peak that has the least squared error before training, and follows the peak in training.
+    """
+
+    def __init__(self, bits: int, shared: bool, weight: torch.Tensor) -> None:
+        super().__init__(bits, shared)
+        self.top = float(2 ** (2 ** (bits - 1) - 2))
+        values = [0.0] + [2.0**k for k in range(2 ** (bits - 1) - 1)]
+        self.register_buffer("values", torch.tensor(values, dtype=weight.dtype), persistent=False)
+        peak = self.peak(weight)
+
+        def rounded(share: torch.Tensor) -> torch.Tensor:
+            steps = peak * share / self.top
+            return self._codes(weight / steps) * steps
+
+        self.register_buffer("share", least_error(weight, rounded, shared), persistent=False)
+
+    def placed(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return codes and steps."""
+        steps = self.peak(weight) * self.get_buffer("share") / self.top
+        return self._codes(weight / steps), steps
+
+    def _codes(self, scaled: torch.Tensor) -> torch.Tensor:
+        codes: torch.Tensor = nearest(scaled.abs(), self.get_buffer("values")) * scaled.sign()
+        return codes
+
+
+class Codebook(WeightGrid):
+    """``2**bits`` values for a whole layer, zero among them, relative to each channel's peak and found by k-means.
+
+    Source: Han et al., "Deep Compression", 2016. Values lie on the 8-bit grid; in training each moves to the mean of
+    the weights that it stands for.
+    """
+
+    def __init__(self, bits: int, shared: bool, weight: torch.Tensor) -> None:
+        super().__init__(bits, shared)
+        relative = weight / self.peak(weight)
+        spread = torch.linspace(float(relative.min()), float(relative.max()), 2**bits).to(weight)
+        spread[spread.abs().argmin()] = 0.0  # what is pruned stays zero
+        self.register_buffer("centroids", spread, persistent=False)
+        for _ in range(20):
+            self._refit(relative)
+
+    def placed(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return codes and steps; in training, move the values first."""
+        peak = self.peak(weight)
+        relative = weight / peak
+        if self.training:
+            self._refit(relative)
+        codes = torch.round(self.get_buffer("centroids") * PEAK)
+        return nearest(relative * PEAK, codes), peak / PEAK
+
+    def _refit(self, relative: torch.Tensor) -> None:
+        centroids = self.get_buffer("centroids")
+        flat = relative.flatten()
+        member = torch.bucketize(flat, midpoints(centroids))
+        count = torch.bincount(member, minlength=len(centroids)).to(flat)
+        total = torch.bincount(member, weights=flat, minlength=len(centroids)).to(flat)
+        moved = torch.where((count > 0) & (centroids != 0), total / count.clamp_min(1), centroids)
+        centroids.copy_(moved.sort().values)
+
+
+def make(family: Family, bits: int, weight: torch.Tensor, shared: bool, seed: int) -> WeightGrid:
+    """Return a grid of a family for a layer's weights.
+
+    From 5 bits on, powers of two mean the uniform grid, for they only become denser around zero; at 8 bits a codebook
+    does, for it would hold the whole 8-bit grid.
+
+    Args:
+        family: Which.
+        bits: Per weight, 2 to 8.
+        weight: As the layer has them before training, shape ``(C, ...)``.
+        shared: Whether all output channels have one step.
+        seed: Of what is random.
+    """
+    weight = weight.detach()
+    if family == "lsq":
+        return LearnedSteps(bits, shared, weight)
+    if family == "power_of_two" and bits <= 4:
+        return PowersOfTwo(bits, shared, weight)
+    if family == "codebook" and bits <= 7:
+        return Codebook(bits, shared, weight)
+    return Noise(bits, shared, seed) if family == "noise" else Uniform(bits, shared)
+
+
+def largest(weight: torch.Tensor, shared: bool) -> torch.Tensor:
+    """Return the largest magnitude of each channel, or of all, with as many dimensions; 1 where all are zero."""
+    peak = weight.detach().abs().flatten(1).amax(dim=1)
+    peak = peak.amax(dim=0, keepdim=True) if shared else peak
+    return torch.where(peak > _NOTHING, peak, torch.ones_like(peak)).view(-1, *[1] * (weight.dim() - 1))
+
+
+def least_error(weight: torch.Tensor, rounded: Callable[[torch.Tensor], torch.Tensor], shared: bool) -> torch.Tensor:
+    """Return the share from 0.05 to 1 at which rounding the weights loses least, of each channel or of all.
+
+    Args:
+        weight: Shape ``(C, ...)``.
+        rounded: ``share -> weights``.
+        shared: Whether there is one share for all channels.
+    """
+    best = torch.ones_like(largest(weight, shared))
+    least = torch.full_like(best, torch.inf)
+    for tried in torch.linspace(1.0, 0.05, 39).tolist():
+        share = torch.full_like(best, tried)
+        errors = (rounded(share) - weight).square().flatten(1).sum(dim=1)
+        error = (errors.sum(dim=0, keepdim=True) if shared else errors).view_as(best)
+        best, least = torch.where(error < least, share, best), torch.minimum(error, least)
+    return best
+
+
+def nearest(values: torch.Tensor, ordered: torch.Tensor) -> torch.Tensor:
+    """Return for each value the nearest of some that are sorted upwards."""
+    found: torch.Tensor = ordered[torch.bucketize(values, midpoints(ordered))]
+    return found
+
+
+def midpoints(ordered: torch.Tensor) -> torch.Tensor:
+    """Return what lies halfway between neighbours, shape ``(N - 1,)``."""
+    return (ordered[1:] + ordered[:-1]) / 2
