@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
 
 from paretrim.errors import UserCodeError
 from paretrim.evaluators.abilities import Abilities
+from paretrim.spaces.attention import Heads
+from paretrim.spaces.blocks import Block, find_blocks
+from paretrim.spaces.coupling import LAYER_TYPES, Group, find_cuttable, first_line
 from paretrim.spaces.stiffness import rigid
-from paretrim.spaces.surgery import cut, dependency_graph
 from paretrim.spaces.traits import Trait, traits_of
 
-LAYER_TYPES: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-
+__all__ = ["LAYER_TYPES", "Anatomy", "Granularity", "Group", "Layer", "dissect", "parts_of"]
 
 Granularity = Literal["per-layer", "per-block", "global"]
 
@@ -44,21 +43,6 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Layers whose output channels are coupled, through additions for one, and so are cut together.
-
-    Attributes:
-        name: The name of its first layer in order of execution.
-        layers: The layers whose output channels belong to it.
-        channels: How many output channels they have.
-    """
-
-    name: str
-    layers: tuple[str, ...]
-    channels: int
-
-
-@dataclass(frozen=True)
 class Anatomy:
     """What the techniques need to know of a model.
 
@@ -71,6 +55,10 @@ class Anatomy:
         abilities: What the target can do with compressed layers.
         granularity: Whether each group of coupled layers has knobs of its own, or shares them within its block, or all do.
         traits: What kinds of modules it has, as far as they say how to train it.
+        heads: Attentions whose heads can be cut; their layers are those of the rewritten model.
+        whole_attentions: (attention, reason) of those that keep all their heads.
+        blocks: Parts that can be removed whole.
+        fixed_blocks: (block, reason) of those that cannot be removed.
     """
 
     layers: tuple[Layer, ...]
@@ -81,6 +69,10 @@ class Anatomy:
     abilities: Abilities = field(default_factory=Abilities)
     granularity: Granularity = "per-layer"
     traits: tuple[Trait, ...] = ()
+    heads: tuple[Heads, ...] = ()
+    whole_attentions: tuple[tuple[str, str], ...] = ()
+    blocks: tuple[Block, ...] = ()
+    fixed_blocks: tuple[tuple[str, str], ...] = ()
 
     def example(self, batch: int = 2) -> torch.Tensor:
         """Return an input of zeros, shape ``(batch, *input_shape)``."""
@@ -98,6 +90,14 @@ class Anatomy:
         for group in self.groups:
             name = self.knob(group.name)
             shared[name] = (*shared.get(name, ()), group)
+        return tuple(shared.items())
+
+    def head_groups(self) -> tuple[tuple[str, tuple[Heads, ...]], ...]:
+        """Return (name, attentions) of the attentions that share their knobs."""
+        shared: dict[str, tuple[Heads, ...]] = {}
+        for each in self.heads:
+            name = self.knob(each.name)
+            shared[name] = (*shared.get(name, ()), each)
         return tuple(shared.items())
 
     def layer_groups(self) -> tuple[tuple[str, tuple[Layer, ...]], ...]:
@@ -163,9 +163,22 @@ def dissect(
         Layer(name, weight.numel(), i == 0, i == len(names) - 1, tuple(weight.shape), stiff.get(name, ""))
         for i, (name, weight) in enumerate((name, modules[name].weight) for name in names)
     )
-    groups, left_out = _groups(model, example, names)
-    shape, traits = tuple(example.shape[1:]), traits_of(model)
-    return Anatomy(layers, groups, left_out, shape, example.dtype, abilities, granularity, traits)
+    found = find_cuttable(model, example, names)
+    blocks, fixed = _blocks(model, example, names)
+    return Anatomy(
+        layers,
+        found.groups,
+        found.left_out,
+        tuple(example.shape[1:]),
+        example.dtype,
+        abilities,
+        granularity,
+        traits_of(model),
+        found.heads,
+        found.whole_attentions,
+        blocks,
+        tuple(fixed.items()),
+    )
 
 
 def parts_of(model: nn.Module, layer: str) -> tuple[str, ...]:
@@ -192,7 +205,7 @@ def _execution_order(model: nn.Module, example: torch.Tensor) -> list[str]:
             model(example)
     except Exception as error:
         raise UserCodeError(
-            f"the model does not run on an input of shape {tuple(example.shape)}: {type(error).__name__}: {_first_line(error)}; "
+            f"the model does not run on an input of shape {tuple(example.shape)}: {type(error).__name__}: {first_line(error)}; "
             "check that the data fits the model"
         ) from error
     finally:
@@ -201,68 +214,8 @@ def _execution_order(model: nn.Module, example: torch.Tensor) -> list[str]:
     return order
 
 
-def _groups(
-    model: nn.Module, example: torch.Tensor, names: list[str]
-) -> tuple[tuple[Group, ...], tuple[tuple[str, str], ...]]:
-    left_out = {names[-1]: "gives the model's output"}
+def _blocks(model: nn.Module, example: torch.Tensor, names: list[str]) -> tuple[tuple[Block, ...], dict[str, str]]:
     try:
-        found = _coupled_layers(model, example, names)
-    except Exception as error:  # noqa: BLE001 - a model that the tracer cannot follow is still worth quantizing
-        reason = f"its structure could not be traced ({type(error).__name__}: {_first_line(error)})"
-        return (), tuple((name, reason) for name in names)
-    groups = []
-    for group in found:
-        reason = _obstacle(model, example, group)
-        if reason:
-            left_out |= dict.fromkeys(group.layers, reason)
-        else:
-            groups.append(group)
-    held = {name for group in groups for name in group.layers}
-    left_out |= {
-        n: "its channels are those of the model's output" for n in names if n not in held and n not in left_out
-    }
-    return tuple(groups), tuple(left_out.items())
-
-
-def _coupled_layers(model: nn.Module, example: torch.Tensor, names: list[str]) -> list[Group]:
-    twin = copy.deepcopy(model).requires_grad_(True)
-    modules = dict(twin.named_modules())
-    path = {module: name for name, module in modules.items()}
-    graph = dependency_graph(twin, example)
-    groups = []
-    for group in graph.get_all_groups(ignored_layers=[modules[names[-1]]], root_module_types=list(LAYER_TYPES)):
-        members = sorted({path[m] for m in _cut_layers(graph, group)} & set(names), key=names.index)
-        if members and names[-1] not in members:
-            groups.append(Group(members[0], tuple(members), graph.get_out_channels(modules[members[0]])))
-    return sorted(groups, key=lambda group: names.index(group.name))
-
-
-def _cut_layers(graph: Any, group: Any) -> Iterator[nn.Module]:
-    for dependency, _ in group:
-        if graph.is_out_channel_pruning_fn(dependency.handler) and isinstance(dependency.target.module, LAYER_TYPES):
-            yield dependency.target.module
-
-
-def _obstacle(model: nn.Module, example: torch.Tensor, group: Group) -> str:
-    """Return why a group cannot be cut, or nothing: either half of its channels is really cut, and the model run."""
-    layers = dict(model.named_modules())
-    if any(getattr(layers[n], "groups", 1) not in (1, getattr(layers[n], "in_channels", 1)) for n in group.layers):
-        return "has grouped channels, which are cut only whole groups at a time"
-    half = group.channels // 2
-    for channels in (range(half), range(half, group.channels)):
-        twin = copy.deepcopy(model).requires_grad_(True)
-        try:
-            with torch.no_grad():
-                before = twin(example).shape
-            cut(dependency_graph(twin, example), dict(twin.named_modules())[group.name], channels)
-            with torch.no_grad():
-                after = twin(example).shape
-        except Exception as error:  # noqa: BLE001 - whatever a structure does to the cut, the group is left whole
-            return f"the model does not run without some of its channels ({type(error).__name__}: {_first_line(error)})"
-        if after != before:
-            return "the model's output changes its shape without some of its channels"
-    return ""
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        return find_blocks(model, example, names)
+    except Exception:  # noqa: BLE001 - a model whose output is no tensor, for one
+        return (), {}

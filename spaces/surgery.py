@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,8 @@ def dependency_graph(model: nn.Module, example: torch.Tensor) -> Any:
             parameter.requires_grad_(True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch_pruning.DependencyGraph().build_dependency(model, example_inputs=example, verbose=False)
+            # In a tuple: of a bare tensor it would first try each sample as an argument of its own.
+            return torch_pruning.DependencyGraph().build_dependency(model, example_inputs=(example,), verbose=False)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
@@ -35,6 +36,26 @@ def coupled(graph: Any, layer: nn.Module, channels: Sequence[int]) -> Any:
 def cut(graph: Any, layer: nn.Module, channels: Sequence[int]) -> None:
     """Cut output channels of a layer, in place, with all that depends on them."""
     coupled(graph, layer, channels).prune()
+
+
+def produced(graph: Any, group: Any) -> Iterator[Any]:
+    """Return the items of a group whose output channels are cut."""
+    return (item for item in group if graph.is_out_channel_pruning_fn(item.dep.handler))
+
+
+def read(graph: Any, group: Any) -> Iterator[Any]:
+    """Return the items of a group whose input channels are cut, and not their output channels with them."""
+    return (item for item in group if not graph.is_out_channel_pruning_fn(item.dep.handler))
+
+
+def ties(model: nn.Module) -> dict[str, str]:
+    """Return, for each module path that shares a parameter with another, the path of another."""
+    holders: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            holders.setdefault(id(parameter), []).append(path)
+    shared = [paths for paths in holders.values() if len(paths) > 1]
+    return {path: next(each for each in paths if each != path) for paths in shared for path in paths}
 
 
 def _cutter(layer: nn.Module) -> Any:
