@@ -28,7 +28,7 @@ class Fold:
 
     Attributes:
         train: The training split and the other parts.
-        teacher: The uncompressed model's outputs on `train`, or None when nothing is distilled.
+        teacher: The teacher's outputs on `train`, or None when nothing is distilled.
         held: The part.
     """
 
@@ -41,7 +41,7 @@ def folds(model: nn.Module, splits: SearchSplits, teacher: torch.Tensor | None, 
     """Yield each fold.
 
     Args:
-        model: The uncompressed model.
+        model: The one that teaches.
         splits: Of the search.
         teacher: The model's outputs on the training split, or None when nothing is distilled.
         count: How many folds.

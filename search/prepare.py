@@ -22,7 +22,7 @@ from paretrim.evaluators.served import served
 from paretrim.evaluators.splits import Split, Splits
 from paretrim.evaluators.storage import Activation
 from paretrim.search import space as spaces
-from paretrim.search import usercode
+from paretrim.search import teaching, usercode
 from paretrim.search.job import Job, impossible
 from paretrim.search.station import StationPlan, lay_out
 from paretrim.search.store import JobFolder
@@ -39,6 +39,7 @@ class Subject:
         splits: All four splits.
         metric: Scores outputs against labels.
         fingerprints: Hashes by which a resumed search tells what has changed.
+        teacher: Another model that teaches, or None where the uncompressed one does.
     """
 
     model: nn.Module
@@ -46,6 +47,7 @@ class Subject:
     metric: Metric
     space: spaces.Space
     fingerprints: dict[str, str]
+    teacher: nn.Module | None = None
 
 
 def load(job: Job) -> Subject:
@@ -74,7 +76,10 @@ def load(job: Job) -> Subject:
     anatomy = dissect(model, splits.search.train.first(2).inputs, abilities, job.groups)
     space = spaces.build(job, anatomy)
     prints = {"model": _model_hash(model), "data": splits.fingerprint(), "space": space.fingerprint()}
-    return Subject(model, splits, metric, space, prints)
+    teacher = _other_teacher(space, model, splits.search.train)
+    if teacher is not None:
+        prints["teacher"] = _model_hash(teacher)
+    return Subject(model, splits, metric, space, prints, teacher)
 
 
 def prepare(
@@ -105,10 +110,11 @@ def prepare(
         splits=subject.splits.search,
         metric=subject.metric,
         space=subject.space,
-        teacher=_teacher_outputs(subject),
+        teacher=_teacher_outputs(subject, folder),
         stations=stations,
         artifacts=folder.artifacts,
         folds=job.cross_validation or 0,
+        tutor=subject.teacher,
     )
 
 
@@ -151,15 +157,23 @@ def _reference(plan: StationPlan, validation: Split, say: Callable[[str], None])
     return found.models[0].latency_ms[0]
 
 
-def _teacher_outputs(subject: Subject) -> torch.Tensor | None:
+def _other_teacher(space: spaces.Space, model: nn.Module, train: Split) -> nn.Module | None:
+    """Load the user's teacher, where there is one, and check that their augmentation imports, before any work."""
+    augmentation, path = teaching.named_augmentation(space), teaching.named_teacher(space)
+    if augmentation is not None:
+        usercode.check_function(augmentation, "space.recovery.augmentation")
+    if path is None:
+        return None
+    teacher = usercode.load_network(path, "space.distillation.teacher").requires_grad_(False)
+    teaching.check_teacher(teacher, model, train, path)
+    return teacher
+
+
+def _teacher_outputs(subject: Subject, folder: JobFolder) -> torch.Tensor | None:
     if not any(part.needs_teacher() for part in subject.space.techniques):
         return None
-    train: Split = subject.splits.search.train
-    with torch.no_grad():
-        outputs = torch.cat([subject.model(batch.inputs) for batch in train.batches(256)])
-    if not bool(torch.isfinite(outputs).all()):
-        raise DataError("the model answers some training samples with NaN or infinite values; clean the data first")
-    return outputs
+    teacher, prints = subject.teacher or subject.model, subject.fingerprints
+    return teaching.outputs(teacher, prints.get("teacher", prints["model"]), subject.splits.search.train, folder)
 
 
 def _model_hash(model: nn.Module) -> str:

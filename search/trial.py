@@ -74,7 +74,7 @@ class TrialRunner:
         measurements = main.score(artifact, expected, seconds)
         weights = Measurement("weights", sum(p.numel() for p in model.parameters()), how="parameters that are left")
         # The same on all targets.
-        of_recipe = (*self._cross_validated(asked.recipe, seconds), weights)
+        of_recipe = (*self._cross_validated(asked.recipe, seconds), weights, *self._gain(epochs))
         yield TrialRecord(
             number=asked.number,
             kind=asked.kind,
@@ -93,6 +93,14 @@ class TrialRunner:
             epochs=tuple(epochs),
         )
 
+    def _gain(self, epochs: list[Epoch]) -> Iterator[Measurement]:
+        """Yield what training won, which is below zero where it did harm."""
+        before, after = (epochs[0].before, epochs[-1].score) if epochs else (None, None)
+        if before is not None and after is not None:
+            won = after - before if self._context.metric.maximize else before - after
+            how = f"{self._context.metric.name} on validation after training against before, of the torch model"
+            yield Measurement("recovery_gain", won, how=how)
+
     def _lowered(
         self,
         station: Station,
@@ -110,7 +118,7 @@ class TrialRunner:
         if context.folds < crossvalidation.LEAST:
             return ()
         scores = []
-        for fold in crossvalidation.folds(context.model, context.splits, context.teacher, context.folds):
+        for fold in crossvalidation.folds(context.teaches, context.splits, context.teacher, context.folds):
             schooling = self._workshop.schooling(recipe, fold.train, fold.teacher)
             model = self._workshop.shaped(recipe, schooling)
             for _ in self._workshop.recovered(model, recipe, schooling, seconds):

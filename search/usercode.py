@@ -35,12 +35,35 @@ def load_model(job: Job) -> nn.Module:
     Raises:
         UserCodeError: The function does not import, raises, or returns something else.
     """
-    model = _call(job.model, "model")
-    if not isinstance(model, nn.Module):
-        raise UserCodeError(f"model: {job.model} returned a {type(model).__name__}; return a trained torch.nn.Module")
+    model = load_network(job.model, "model")
     if not any(True for _ in model.parameters()):
         raise UserCodeError(f"model: {job.model} returned a module without parameters; there is nothing to compress")
+    return model
+
+
+def load_network(path: str, field: str) -> nn.Module:
+    """Return the network that a user's function makes, in evaluation mode on the CPU.
+
+    Args:
+        path: The function's import path.
+        field: Where it stands in the job.
+
+    Raises:
+        UserCodeError: The function does not import, raises, or returns something else.
+    """
+    model = _call(path, field)
+    if not isinstance(model, nn.Module):
+        raise UserCodeError(f"{field}: {path} returned a {type(model).__name__}; return a trained torch.nn.Module")
     return model.cpu().eval()
+
+
+def check_function(path: str, field: str) -> None:
+    """Check that a function can be imported.
+
+    Raises:
+        UserCodeError: It cannot.
+    """
+    _import(path, field)
 
 
 def load_data(job: Job) -> Splits:

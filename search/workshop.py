@@ -33,10 +33,11 @@ class TrialContext:
         splits: Training, calibration and validation data.
         metric: Scores outputs against labels.
         space: The techniques and the model's anatomy.
-        teacher: The uncompressed model's outputs on the training split, or None when nothing is distilled.
+        teacher: The teacher's outputs on the training split, or None when nothing is distilled.
         stations: The targets; the first is the one that the search is for.
         artifacts: Folder that keeps artifacts.
         folds: Parts of the validation split for cross-validation; fewer than two for none.
+        tutor: The model that teaches, or None where it is the uncompressed one.
     """
 
     model: nn.Module
@@ -47,6 +48,12 @@ class TrialContext:
     stations: tuple[StationPlan, ...]
     artifacts: Path
     folds: int = 0
+    tutor: nn.Module | None = None
+
+    @property
+    def teaches(self) -> nn.Module:
+        """The model that teaches."""
+        return self.model if self.tutor is None else self.tutor
 
 
 class Workshop:
@@ -71,7 +78,7 @@ class Workshop:
             teacher=teacher,
             loss=self._loss(recipe),
             working=self._lane.working,
-            tutor=None if teacher is None else self._context.model,
+            tutor=None if teacher is None else self._context.teaches,
         )
 
     def shaped(self, recipe: Recipe, schooling: Schooling) -> nn.Module:
@@ -99,22 +106,30 @@ class Workshop:
 
         losses = recover(model, recipe, replace(schooling, penalties=penalties, advance=advance))
         try:
-            yield from self._epochs(model, losses, seconds)
+            yield from self._epochs(model, losses, recipe.number("recovery.epochs") > 0, seconds)
         finally:
             for penalty in penalties:
                 penalty.close()
         advance(1.0)
 
-    def _epochs(self, model: nn.Module, losses: Iterator[float], seconds: dict[str, float]) -> Iterator[Epoch]:
+    def _epochs(
+        self, model: nn.Module, losses: Iterator[float], trained: bool, seconds: dict[str, float]
+    ) -> Iterator[Epoch]:
+        with clocked(seconds, "recover"):
+            before = self._score(model) if trained else None
         while True:
             with clocked(seconds, "recover"):
                 loss = next(losses, None)
                 if loss is None:
                     model.eval()
                     return
-                with self._lane.working():
-                    score = score_torch(model, self._context.splits.validation, self._context.metric)
-            yield Epoch(loss, score)
+                score = self._score(model)
+            yield Epoch(loss, score, before)
+            before = None
+
+    def _score(self, model: nn.Module) -> float:
+        with self._lane.working():
+            return score_torch(model, self._context.splits.validation, self._context.metric)
 
     def _loss(self, recipe: Recipe) -> Loss:
         metric = self._context.metric
@@ -132,16 +147,20 @@ class Workshop:
         for part in self._context.space.techniques:
             part.bake(model, recipe, self._context.space.anatomy)
 
+    def storage(self, model: nn.Module, recipe: Recipe) -> dict[str, Storage]:
+        """Return how each layer of a baked model is stored that does not keep 32-bit floats."""
+        stored: dict[str, Storage] = {}
+        for part in self._context.space.techniques:
+            stored |= part.storage(model, recipe, self._context.space.anatomy)
+        return stored
+
     def lowered(self, target: Target, model: nn.Module, recipe: Recipe, folder: Path | None = None) -> Artifact:
         """Lower a baked model, by default into the folder that keeps artifacts.
 
         Raises:
             LoweringError: The target cannot take it.
         """
-        context = self._context
-        stored: dict[str, Storage] = {}
-        for part in context.space.techniques:
-            stored |= part.storage(model, recipe, context.space.anatomy)
+        context, stored = self._context, self.storage(model, recipe)
         activations = [part.activation(recipe) for part in context.space.techniques]
         chosen = next((each for each in activations if each is not None), Activation())
         request = lowering_request(context.space, stored, chosen, context.splits)

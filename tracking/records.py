@@ -22,10 +22,12 @@ class Epoch:
     Attributes:
         loss: Mean training loss.
         score: The metric on validation, of the torch model; None where it was not taken.
+        before: The same before any training, with the first epoch only.
     """
 
     loss: float
     score: float | None = None
+    before: float | None = None
 
 
 @dataclass(frozen=True)

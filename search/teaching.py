@@ -1,0 +1,113 @@
+"""The teacher of a search: which model it is, and its outputs, computed once and kept beside the study."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from paretrim.errors import DataError, UserCodeError
+from paretrim.evaluators.splits import Split
+from paretrim.search.space import Space
+from paretrim.search.store import JobFolder
+from paretrim.spaces.distillation import Distillation
+from paretrim.spaces.recovery import Recovery
+
+_OUTPUTS = "outputs"
+
+
+def named_teacher(space: Space) -> str | None:
+    """Return the import path of the model that teaches, or None where the uncompressed model does."""
+    options = (part.options for part in space.techniques if isinstance(part, Distillation))
+    return next((each.teacher for each in options), None)
+
+
+def named_augmentation(space: Space) -> str | None:
+    """Return the import path of the user's augmentation, if any."""
+    options = (part.options for part in space.techniques if isinstance(part, Recovery))
+    return next((each.augmentation for each in options), None)
+
+
+def check_teacher(teacher: nn.Module, model: nn.Module, train: Split, path: str) -> None:
+    """Check that a model can teach another.
+
+    Raises:
+        UserCodeError: It does not run on the data, or its outputs have another shape.
+    """
+    inputs = train.first(2).inputs
+    try:
+        with torch.no_grad():
+            taught, given = teacher(inputs), model(inputs)
+    except Exception as error:
+        raise UserCodeError(
+            f"space.distillation.teacher: {path} does not run on inputs of shape {tuple(inputs.shape)} ({inputs.dtype}): "
+            f"{type(error).__name__}: {error}; the teacher gets what the model gets"
+        ) from error
+    found = f"a {type(taught).__name__}"
+    if isinstance(taught, torch.Tensor):
+        if taught.shape == given.shape:
+            return
+        found = f"outputs of shape {tuple(taught.shape)}"
+    raise UserCodeError(
+        f"space.distillation.teacher: {path} gives {found} for two samples, and the model {tuple(given.shape)}; a teacher "
+        "needs the same outputs as the model"
+    )
+
+
+def outputs(teacher: nn.Module, weights: str, train: Split, folder: JobFolder) -> torch.Tensor:
+    """Return the teacher's outputs on a split, shape ``(N, ...)``; from the search's folder where they were computed before.
+
+    Args:
+        teacher: In evaluation mode.
+        weights: Hash of its weights.
+        train: The samples.
+        folder: Of the search.
+
+    Raises:
+        DataError: The teacher answers with NaN or infinity.
+    """
+    key = hashlib.sha256(f"{weights} {train.fingerprint()} {_code(teacher)}".encode()).hexdigest()
+    path = folder.path / "teacher" / f"{key[:32]}.safetensors"
+    kept = _read(path, len(train))
+    if kept is not None:
+        return kept
+    with torch.no_grad():
+        answers = torch.cat([teacher(batch.inputs) for batch in train.batches(256)])
+    if not bool(torch.isfinite(answers).all()):
+        raise DataError("the teacher answers some training samples with NaN or infinite values; clean the data first")
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")
+    save_file({_OUTPUTS: answers.contiguous()}, partial)
+    partial.replace(path)
+    return answers
+
+
+def _read(path: Path, count: int) -> torch.Tensor | None:
+    try:
+        kept = load_file(path)[_OUTPUTS]
+    except Exception:  # noqa: BLE001 - whatever is wrong with a file that was kept, its content can be made anew
+        return None
+    return kept if len(kept) == count else None
+
+
+def _code(model: nn.Module) -> str:
+    """Return what, beside its weights, a model's outputs depend on: the source of its modules, and the versions."""
+    texts = {f"paretrim {version('paretrim')} torch {torch.__version__}"}
+    for kind in {type(module) for module in model.modules()}:
+        texts.add(f"{kind.__module__}.{kind.__qualname__}")
+        if kind.__module__.split(".")[0] != "torch":
+            texts.add(_source(kind))
+    return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()
+
+
+def _source(kind: type) -> str:
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):  # it was not read from a file
+        return kind.__qualname__
