@@ -100,6 +100,32 @@ def space(
 
 
 @app.command()
+def profile(
+    job: Annotated[
+        Path | None, typer.Argument(metavar="[JOB.yaml]", help="Job file; by default the bundled example.")
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Show which layer hurts: what each knob alone does to score, bytes and time, without training."""
+    from rich.progress import Progress
+
+    from paretrim.search import profile_words, profiles
+    from paretrim.search.jobfile import EXAMPLE, load
+
+    console = _console()
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("loading", total=None)
+
+        def tell(done: int, total: int, knob: str) -> None:
+            progress.update(task, completed=done, total=total, description=knob)
+
+        found, page = profiles.take(load(job or EXAMPLE), Store(store), progress.console.print, tell)
+    for part in profile_words.lines(found):
+        console.print(part)
+    console.print(f"heat map: {page}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def resume(
     job: JobArgument = None,
     trials: Annotated[int | None, typer.Option(help="A new budget of trials, those that ended included.")] = None,

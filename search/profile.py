@@ -1,0 +1,196 @@
+"""The sensitivity profile: what each knob does to the model alone, without training. It answers: which layer hurts?
+
+For each value, loss and score are those of the torch model, before any recovery. Time is measured on the target, all
+artifacts in turns with the baseline, for the strongest value of a range and for each kind of number that layers compute
+with; between, it is predicted in proportion to the bytes saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import nn
+
+from paretrim.errors import ParetrimError
+from paretrim.evaluators.lane import Lane
+from paretrim.evaluators.latency import time_quietly
+from paretrim.evaluators.splits import Batch
+from paretrim.evaluators.storage import Storage
+from paretrim.search.station import lay_out
+from paretrim.search.workshop import TrialContext, Workshop
+from paretrim.spaces.anatomy import LAYER_TYPES
+from paretrim.spaces.dimension import Choice, Dimension, Range, Value, existing
+from paretrim.spaces.recipe import Recipe
+from paretrim.tracking.sensitivity import Effect, Profile
+
+# Techniques from this stage on only train: without training, their knobs do nothing.
+_TRAINING = 60
+_SAMPLES = 512
+_LEVELS = 3
+_TOGETHER = 8
+_LEAST_CODES, _MOST_CODES = 2, 8
+
+
+def profile(context: TrialContext, tell: Callable[[int, int, str], None]) -> Profile:
+    """Take the profile of a search's model.
+
+    Args:
+        context: The search's model, data, space and targets.
+        tell: Told after each step how many are done, of how many, and which knob comes next.
+    """
+    lane = Lane()
+    taker = _Taker(context, Workshop(context, lane))
+    values = list(_values(context.space.dimensions, context))
+    effects: list[Effect] = []
+    for done, (dimension, value) in enumerate(values):
+        tell(done, len(values), dimension.name)
+        effects.append(taker.effect(dimension, value))
+    with TemporaryDirectory(prefix="paretrim-") as folder:
+        latency_ms, saved = _timed(context, taker, _to_time(effects), Path(folder), lane)
+    return Profile(
+        metric=context.metric.name,
+        samples=len(taker.batch.inputs),
+        loss=taker.loss,
+        score=taker.score,
+        latency_ms=latency_ms,
+        weight_bytes=taker.bytes,
+        effects=tuple(_predicted(effect, effects, saved) for effect in effects),
+    )
+
+
+def _values(dimensions: Sequence[Dimension], context: TrialContext) -> Iterator[tuple[Dimension, Value]]:
+    acting = {part.name for part in context.space.techniques if part.stage < _TRAINING}
+    neutral: dict[str, Value] = {each.name: each.neutral for each in dimensions}
+    for dimension in dimensions:
+        alone = existing(dimensions, neutral)
+        if dimension.name.partition(".")[0] in acting and dimension.name in alone:
+            for value in _levels(dimension):
+                yield dimension, value
+
+
+def _levels(dimension: Dimension) -> Iterator[Value]:
+    if isinstance(dimension, Choice):
+        yield from (value for value in dimension.values if value != dimension.neutral)
+        return
+    far = dimension.high if dimension.high != dimension.neutral else dimension.low
+    levels = (dimension.neutral + (far - dimension.neutral) * i / _LEVELS for i in range(1, _LEVELS + 1))
+    yield from dict.fromkeys(_on_grid(dimension, level) for level in levels)
+
+
+def _on_grid(dimension: Range, value: float) -> float:
+    if dimension.step is None:
+        return value
+    return dimension.low + round((value - dimension.low) / dimension.step) * dimension.step
+
+
+class _Taker:
+    """Makes models with one knob turned, and tells what that does to them."""
+
+    def __init__(self, context: TrialContext, workshop: Workshop) -> None:
+        self._context = context
+        self._workshop = workshop
+        self._neutral: dict[str, Value] = {each.name: each.neutral for each in context.space.dimensions}
+        self.batch: Batch = context.splits.train.first(_SAMPLES)
+        self.loss, self.score = self._judge(context.model)
+        self.bytes = _weight_bytes(context.model, {})
+
+    def recipe(self, knob: str, value: Value) -> Recipe:
+        return Recipe.of(existing(self._context.space.dimensions, {**self._neutral, knob: value}))
+
+    def made(self, recipe: Recipe) -> nn.Module:
+        schooling = self._workshop.schooling(recipe)
+        model = self._workshop.shaped(recipe, schooling)
+        # Without epochs nothing is trained, but what is attached is attached.
+        for _ in self._workshop.recovered(model, recipe, schooling, {}):
+            pass
+        self._workshop.bake(model, recipe)
+        return model.eval()
+
+    def effect(self, dimension: Dimension, value: Value) -> Effect:
+        recipe = self.recipe(dimension.name, value)
+        try:
+            model = self.made(recipe)
+        except ParetrimError as error:
+            return Effect(dimension.name, value, None, None, 0.0, failed=str(error))
+        loss, score = self._judge(model)
+        stored = self._workshop.storage(model, recipe)
+        saved = self.bytes - _weight_bytes(model, stored)
+        return Effect(dimension.name, value, loss - self.loss, score - self.score, saved)
+
+    def lower(self, effect: Effect, folder: Path) -> Path:
+        recipe = self.recipe(effect.knob, effect.value)
+        target = self._context.stations[0].address.build()
+        artifact = self._workshop.lowered(target, self.made(recipe), recipe, folder)
+        path = folder / artifact.path.stem
+        path.write_bytes(artifact.read())
+        return path
+
+    def _judge(self, model: nn.Module) -> tuple[float, float]:
+        metric = self._context.metric
+        with torch.no_grad():
+            outputs = torch.cat([model.eval()(part) for part in self.batch.inputs.split(128)])
+            return float(metric.loss(outputs, self.batch.labels)), metric(outputs, self.batch.labels)
+
+
+def _weight_bytes(model: nn.Module, stored: Mapping[str, Storage]) -> float:
+    layers = {name for name, module in model.named_modules() if isinstance(module, LAYER_TYPES)}
+    total = 0.0
+    for name, parameter in model.named_parameters():
+        layer, _, what = name.rpartition(".")
+        narrow = what == "weight" and layer in layers and layer in stored
+        total += parameter.numel() * (stored[layer].bits if narrow else 32) / 8
+    return total
+
+
+def _kind(effect: Effect) -> object:
+    """Return what layers compute with: all codes of 2 to 8 bits run as the same 8-bit integers."""
+    codes = isinstance(effect.value, int) and not isinstance(effect.value, bool)
+    return "integers" if codes and _LEAST_CODES <= int(str(effect.value)) <= _MOST_CODES else "range"
+
+
+def _to_time(effects: Sequence[Effect]) -> list[Effect]:
+    """Return for each knob, and each kind of number that it brings about, the effect that saves most bytes."""
+    strongest: dict[tuple[str, object], Effect] = {}
+    for effect in effects:
+        key = (effect.knob, _kind(effect))
+        if not effect.failed and (key not in strongest or effect.bytes_saved > strongest[key].bytes_saved):
+            strongest[key] = effect
+    return list(strongest.values())
+
+
+def _timed(
+    context: TrialContext, taker: _Taker, effects: Sequence[Effect], folder: Path, lane: Lane
+) -> tuple[float, dict[tuple[str, object], float | str]]:
+    """Return the baseline's latency, and for each effect the milliseconds that it saves, or why it was not timed."""
+    bench = lay_out(context.stations[0], context.splits.validation, folder / "bench", lane)
+    saved: dict[tuple[str, object], float | str] = {}
+    latency_ms = bench.reference_ms or 0.0
+    for start in range(0, len(effects), _TOGETHER):
+        paths: dict[tuple[str, object], Path] = {}
+        for effect in effects[start : start + _TOGETHER]:
+            key = (effect.knob, _kind(effect))
+            try:
+                paths[key] = taker.lower(effect, folder / f"{start}-{len(paths)}")
+            except ParetrimError as error:
+                saved[key] = str(error)
+        if paths:
+            found, _ = time_quietly((bench.baseline, *paths.values()), bench, bench.reference_ms)
+            latency_ms = latency_ms or found.models[0].latency_ms[0]
+            saved |= {k: latency_ms * (1 - t.ratio[0]) for k, t in zip(paths, found.models[1:], strict=True)}
+    return latency_ms, saved
+
+
+def _predicted(effect: Effect, effects: Sequence[Effect], saved: Mapping[tuple[str, object], float | str]) -> Effect:
+    key = (effect.knob, _kind(effect))
+    known = saved.get(key)
+    if effect.failed or known is None:
+        return effect
+    if isinstance(known, str):
+        return replace(effect, failed=known)
+    timed = next(each for each in _to_time(effects) if (each.knob, _kind(each)) == key)
+    share = 1.0 if _kind(effect) == "integers" or not timed.bytes_saved else effect.bytes_saved / timed.bytes_saved
+    return replace(effect, ms_saved=known * share, measured=effect == timed)
