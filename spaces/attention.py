@@ -14,10 +14,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from paretrim.spaces.multihead import UnfoldedAttention, unfold
+from paretrim.spaces.multihead import UnfoldedAttention
 from paretrim.spaces.surgery import ties
-
-__all__ = ["Heads", "cut_heads", "find_heads", "rows_of_heads", "unfold"]
 
 COUNTS = ("num_heads", "n_heads", "num_attention_heads", "heads", "n_head", "nhead", "nheads", "h")
 _BEFORE, _AFTER = r"^(?:to_?|w_?|proj_?|lin_?|linear_?|fc_?)?", r"(?:_?(?:proj|projection|lin|linear|layer|fc))?$"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from paretrim.spaces.rewriting import replace
+from paretrim.spaces.stiffness import replace
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,16 @@ def _candidates(model: nn.Module, layers: Sequence[str]) -> list[str]:
     chosen: list[str] = []
     for name in numbered:
         inner = [n for n in numbered if n.startswith(f"{name}.")]
-        container = isinstance(modules[name], nn.Sequential | nn.ModuleList) and len(inner) > 1
-        if not container and not any(name.startswith(f"{outer}.") for outer in chosen):
+        if not _is_sequence(modules, name, inner) and not any(name.startswith(f"{outer}.") for outer in chosen):
             chosen.append(name)
     return chosen
+
+
+def _is_sequence(modules: dict[str, nn.Module], name: str, inner: Sequence[str]) -> bool:
+    """Tell whether a module is a mere sequence of blocks, or holds a list of them."""
+    parents = [modules[each.rpartition(".")[0]] for each in inner]
+    lists = [parent for parent in parents if isinstance(parent, nn.ModuleList)]
+    return len(lists) > 1 or (isinstance(modules[name], nn.Sequential | nn.ModuleList) and len(inner) > 1)
 
 
 def _is_block(modules: dict[str, nn.Module], name: str) -> bool:

@@ -56,7 +56,7 @@ def channel_scores(kind: str, graph: Any, group: Any, seed: int = 0) -> torch.Te
         scores = importance.BNScaleImportance()(items)
     else:
         scores = importance.GroupMagnitudeImportance(p=1 if kind == "l1" else 2)(items)
-    return _settled(scores, _empty(graph, items, count))
+    return _settled(scores, _empty(graph, group, count))
 
 
 def head_scores(kind: str, model: nn.Module, group: Heads, seed: int = 0) -> torch.Tensor:
@@ -128,7 +128,7 @@ def _distances(graph: Any, items: Sequence[Any], count: int) -> torch.Tensor:
     return total
 
 
-def _empty(graph: Any, items: Sequence[Any], count: int) -> torch.Tensor:
+def _empty(graph: Any, items: Any, count: int) -> torch.Tensor:
     """Tell for each channel whether nothing gives it a value, or nothing reads it."""
     dead = torch.zeros(count, dtype=torch.bool)
     for side in (produced(graph, items), read(graph, items)):

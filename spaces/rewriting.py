@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 
 import torch
 from torch import nn
 
-from paretrim.spaces.attention import unfold
+from paretrim.spaces.multihead import unfold
+from paretrim.spaces.stiffness import replace
 
 _CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
     3: nn.Conv1d,
@@ -65,12 +67,6 @@ def selection(module: nn.Module, calls: Calls) -> nn.Module | None:
     return found
 
 
-def replace(model: nn.Module, name: str, by: nn.Module) -> None:
-    """Put a module in another's place, by the path of that one."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, by)
-
-
 @contextmanager
 def frozen_kept(model: nn.Module) -> Iterator[None]:
     """Keep frozen parameters frozen through surgery, which makes new ones."""
@@ -106,17 +102,23 @@ def _resizing(model: nn.Module, example: torch.Tensor) -> dict[str, Calls]:
 
 
 def _fitted(inputs: torch.Tensor, outputs: torch.Tensor) -> nn.Module | None:
-    if outputs.dim() != inputs.dim() or min(outputs.shape[2:]) == 0:
+    if outputs.dim() != inputs.dim() or min(outputs.shape) == 0:
         return None
-    strides = tuple(-(-a // b) for a, b in zip(inputs.shape[2:], outputs.shape[2:], strict=True))
+    sizes = zip(inputs.shape[2:], outputs.shape[2:], strict=True)
+    possible = [[s for s in range(1, before + 1) if -(-before // s) == after] for before, after in sizes]
+    made = (_with_strides(inputs, outputs, strides) for strides in product(*possible))
+    return next((each for each in made if each is not None), None)
+
+
+def _with_strides(inputs: torch.Tensor, outputs: torch.Tensor, strides: tuple[int, ...]) -> nn.Module | None:
     picked = inputs[(slice(None), slice(None), *(slice(None, None, s) for s in strides))]
-    if picked.shape[2:] != outputs.shape[2:]:
-        return None
     weight = torch.zeros(outputs.shape[1], inputs.shape[1])
     for channel in range(outputs.shape[1]):
         same = (picked == outputs[:, channel : channel + 1]).transpose(0, 1).flatten(1).all(dim=1)
         if bool(same.any()):
             weight[channel, int(same.int().argmax())] = 1.0
+        elif bool(outputs[:, channel].any()):
+            return None
     kind = _CONVOLUTIONS[inputs.dim()]
     made = kind(inputs.shape[1], outputs.shape[1], 1, stride=strides, bias=False)  # type: ignore[arg-type]
     made.weight = nn.Parameter(weight.view_as(made.weight).to(inputs), requires_grad=False)

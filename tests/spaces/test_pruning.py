@@ -75,7 +75,7 @@ class TestChannelCounts:
     @given(st.integers(2, 40), st.integers(1, 16), st.floats(0.0, 0.95))
     def test_counts_are_multiples_of_the_block(self, width: int, block: int, ratio: float) -> None:
         inputs = torch.zeros(2, 4)
-        kept = channels(pruned(mlp(4, width, 3), {"0": ratio}, inputs, round_to=block), "0")
+        kept = channels(pruned(mlp(4, width, 3), {"0": ratio}, inputs, round_to=block, least_kept=0.0), "0")
         assert kept in {width, *range(block, width, block)}
         assert kept >= min(block, width)
 
@@ -83,7 +83,7 @@ class TestChannelCounts:
     @given(st.integers(2, 40), st.integers(1, 8), st.floats(0.0, 0.95))
     def test_counts_are_as_near_as_blocks_allow(self, width: int, block: int, ratio: float) -> None:
         inputs = torch.zeros(2, 4)
-        kept = channels(pruned(mlp(4, width, 3), {"0": ratio}, inputs, round_to=block), "0")
+        kept = channels(pruned(mlp(4, width, 3), {"0": ratio}, inputs, round_to=block, least_kept=0.0), "0")
         wanted = width * (1 - ratio)
         assert kept in (width, block) or abs(wanted - kept) <= block / 2 + 1e-6
         assert kept > wanted - block / 2 - 1e-6
