@@ -201,6 +201,30 @@ def export(
 
 
 @app.command()
+def replay(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Name of a search.")],
+    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Number of the trial.")],
+    store: StoreOption = None,
+) -> None:
+    """Make a trial's artifact again from its recipe and seed, and compare it with the recorded one."""
+    from paretrim.search.replay import replay as make_again
+
+    console = _console()
+    made = make_again(_opened(job, store, None), trial, lambda text: console.print(text, highlight=False, style="dim"))
+    name = made.artifact.sha256[:16]
+    if made.same:
+        console.print(f"trial {trial} of {job} made again: the same file, {name}..., to the bit", highlight=False)
+        return
+    console.print(
+        f"trial {trial} of {job} made again: another file, {name}... instead of {made.record.sha256[:16]}...; it scores "
+        f"{made.score:.4f} and then {made.logged:.4f}. Sums of floats depend on the processor, on PyTorch's version and on "
+        f"the number of threads ({made.threads or 'not recorded'} then)",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    raise typer.Exit(1)
+
+
+@app.command()
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
     store: StoreOption = None,

@@ -13,6 +13,7 @@ from paretrim.search import finals, prepare
 from paretrim.search.driver import Backlog, drive
 from paretrim.search.job import Job
 from paretrim.search.monitor import Monitor, Outline
+from paretrim.search.profiles import Profiles
 from paretrim.search.result import Result, artifact_of, objectives_of, open_result
 from paretrim.search.space import Space
 from paretrim.search.station import StationPlan
@@ -21,6 +22,7 @@ from paretrim.search.study import SCHEMA, Study
 from paretrim.search.workshop import TrialContext
 from paretrim.tracking.front import feasible
 from paretrim.tracking.mlflow_tracker import MlflowTracker
+from paretrim.tracking.sensitivity import Profile
 from paretrim.tracking.tracker import Summary, Tracker
 from paretrim.tracking.view import View
 
@@ -81,7 +83,7 @@ def go_on(name: str | None, store: Store, monitor: Monitor, budget: Mapping[str,
         monitor.say(f"{result.name}: loading the model and the data")
         subject = prepare.load(job)
         study = result.reopen()
-        _check_unchanged(study.noted("fingerprints", {}), subject.fingerprints, result.name)
+        check_unchanged(study.noted("fingerprints", {}), subject.fingerprints, result.name)
         context = prepare.prepare(job, subject, result.folder, study.noted("references", {}), monitor.say)
         tracker = _tracker(job, context.space, store, result.folder)
         study.note("job", job.model_dump(mode="json"))
@@ -121,7 +123,7 @@ def _run(search: Search, monitor: Monitor) -> Result:
         for name in job.targets:
             _finish(search, result.on(name), monitor)
     backlog.flush()
-    _summarize(result, search.tracker, monitor)
+    _summarize(search, result, monitor)
     return result
 
 
@@ -158,7 +160,11 @@ def _score_test(subject: prepare.Subject, plan: StationPlan, result: Result) -> 
         study.note("tested_after", len(study.records()))
 
 
-def _summarize(result: Result, tracker: Tracker, monitor: Monitor) -> None:
+def _sensitivity(search: Search) -> Profile | None:
+    return Profiles(search.store).kept(search.job, search.subject)
+
+
+def _summarize(search: Search, result: Result, monitor: Monitor) -> None:
     report = result.report
     if report is None:
         return
@@ -169,9 +175,9 @@ def _summarize(result: Result, tracker: Tracker, monitor: Monitor) -> None:
     notes = {"job": result.name, "state": "interrupted" if result.interrupted else "finished"}
     if tested is not None and tested < len(records):
         notes["test"] = f"the test data was first seen after {tested} trials; the search went on to {len(records)}"
-    summary = Summary(report, records, meets, result.figures(), notes)
+    summary = Summary(report, records, meets, result.figures(), notes, _sensitivity(search))
     try:
-        tracker.log_summary(summary)
+        search.tracker.log_summary(summary)
     except Exception as error:  # noqa: BLE001 - the result stands without its summary, which `resume` writes again
         monitor.say(f"{error}; `paretrim resume {result.name}` logs it again")
 
@@ -184,7 +190,12 @@ def _tracker(job: Job, space: Space, store: Store, folder: JobFolder) -> Tracker
     return MlflowTracker(store.tracking_uri, folder.name, store.tracking_artifacts, view)
 
 
-def _check_unchanged(before: Mapping[str, str], now: Mapping[str, str], name: str) -> None:
+def check_unchanged(before: Mapping[str, str], now: Mapping[str, str], name: str) -> None:
+    """Check that a search's model, data and space are what they were.
+
+    Raises:
+        ResumeError: One of them has changed; says which.
+    """
     changed = [part for part, value in now.items() if before.get(part) != value]
     if changed:
         raise ResumeError(

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
+import torch
 from torch import nn
 
 from paretrim.errors import ParetrimError
@@ -19,7 +20,7 @@ from paretrim.search.station import Station, clocked
 from paretrim.search.study import Asked
 from paretrim.search.workshop import TrialContext, Workshop, score_torch
 from paretrim.spaces.recipe import Recipe
-from paretrim.tracking.records import Elsewhere, Epoch, TrialRecord
+from paretrim.tracking.records import THREADS, Elsewhere, Epoch, TrialRecord
 
 
 class TrialRunner:
@@ -88,7 +89,7 @@ class TrialRunner:
                 each.plan.name: self._elsewhere(each, model, asked.recipe, expected, of_recipe, seconds)
                 for each in others
             },
-            environment=main.environment(),
+            environment={**main.environment(), THREADS: str(torch.get_num_threads())},
             seconds=seconds,
             epochs=tuple(epochs),
         )

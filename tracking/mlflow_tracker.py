@@ -24,6 +24,7 @@ from mlflow.tracking import MlflowClient
 
 from paretrim.errors import ParetrimError
 from paretrim.evaluators.measurement import Measurement
+from paretrim.tracking.heatmap import heatmap_page
 from paretrim.tracking.plots import front_page
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.settled import CROWDED, SEARCHED
@@ -149,6 +150,9 @@ class MlflowTracker:
                 "front.csv": summary.report.to_csv(),
                 "front.html": front_page(summary),
             }
+            if summary.sensitivity is not None:
+                files["sensitivity.html"] = heatmap_page(summary.report.job, summary.sensitivity)
+                files["sensitivity.json"] = summary.sensitivity.to_json()
             for name, text in files.items():
                 Path(folder, name).write_text(text, encoding="utf-8")
             self._client.log_artifacts(run_id, folder)

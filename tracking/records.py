@@ -13,6 +13,8 @@ from paretrim.evaluators.measurement import Measurement
 Value = float | int | str | bool | None
 State = Literal["complete", "stopped", "failed"]
 BASELINE = "baseline"
+THREADS = "torch_threads"
+"""In a trial's environment: the threads that it was trained with."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.report import Report
+from paretrim.tracking.sensitivity import Profile
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Summary:
         feasible: Numbers of the trials that meet all constraints.
         figures: Numbers of the search as a whole, such as ``hypervolume``.
         notes: Facts in words by name, such as the state of the search.
+        sensitivity: What each knob does alone, where that was taken.
     """
 
     report: Report
@@ -27,6 +29,7 @@ class Summary:
     feasible: frozenset[int]
     figures: Mapping[str, float]
     notes: Mapping[str, str]
+    sensitivity: Profile | None = None
 
 
 class Tracker(Protocol):

@@ -1,0 +1,84 @@
+"""Making a trial's artifact again, from its recipe and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from paretrim.errors import UsageError
+from paretrim.evaluators.artifact import Artifact
+from paretrim.evaluators.lane import Lane
+from paretrim.search import engine, prepare
+from paretrim.search.result import Result
+from paretrim.search.workshop import Workshop, score_torch
+from paretrim.spaces.recipe import Recipe
+from paretrim.tracking.records import THREADS, TrialRecord
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A trial that was made again.
+
+    Attributes:
+        record: The trial.
+        artifact: What was made now; it lies among the search's artifacts.
+        score: The metric of the torch model on the validation split, now.
+        logged: The same when the trial was made.
+        threads: Threads that torch trained with then, which change the last bits of sums; None where it is not recorded.
+    """
+
+    record: TrialRecord
+    artifact: Artifact
+    score: float
+    logged: float
+    threads: int | None
+
+    @property
+    def same(self) -> bool:
+        """Whether the artifact is the recorded one, to the bit."""
+        return self.artifact.sha256 == self.record.sha256
+
+
+def replay(result: Result, number: int, say: Callable[[str], None]) -> Replayed:
+    """Make a trial's artifact again.
+
+    Args:
+        result: The search.
+        number: The trial's number.
+        say: Told what the user should know, and each epoch.
+
+    Raises:
+        UsageError: There is no such trial, or it failed before it had an artifact.
+        ResumeError: The model, the data or the space has changed since.
+    """
+    record = next((each for each in result.study.records() if each.number == number), None)
+    if record is None or not record.complete:
+        why = "it has no such trial" if record is None else f"that trial {record.state}: {record.cause}"
+        raise UsageError(f"trial {number} of {result.name} cannot be made again: {why}")
+    subject = prepare.load(result.job)
+    engine.check_unchanged(result.study.noted("fingerprints", {}), subject.fingerprints, result.name)
+    context = prepare.prepare(result.job, subject, result.folder, result.study.noted("references", {}), say)
+    workshop, recipe = Workshop(context, Lane()), Recipe.of(record.recipe, record.seed)
+    threads = int(record.environment[THREADS]) if THREADS in record.environment else None
+    with _threads(threads):
+        schooling = workshop.schooling(recipe)
+        model = workshop.shaped(recipe, schooling)
+        for epoch, each in enumerate(workshop.recovered(model, recipe, schooling, {}), 1):
+            say(f"epoch {epoch}: loss {each.loss:.4g}")
+        workshop.bake(model, recipe)
+        score = score_torch(model, context.splits.validation, context.metric)
+        artifact = workshop.lowered(context.stations[0].address.build(), model, recipe)
+    return Replayed(record, artifact, score, record.metrics[f"{context.metric.name}_torch"], threads)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
