@@ -36,8 +36,8 @@ class Residual(nn.Module):
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(width, 32), nn.Linear(32, width)
         with torch.no_grad():
-            self.fc2.weight *= scale
-            self.fc2.bias *= scale
+            self.fc2.weight.mul_(scale)
+            self.fc2.bias.mul_(scale)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.fc2(functional.relu(self.fc1(x)))  # type: ignore[no-any-return]
