@@ -63,6 +63,8 @@ def find_cuttable(model: nn.Module, example: torch.Tensor, names: list[str]) -> 
         rewrite(twin, example)
         heads, whole, others = find_heads(twin, example)
         found = _coupled_layers(twin, example, names)
+        with torch.no_grad():
+            before = twin(probe(example))
     except Exception as error:  # noqa: BLE001 - a model that the tracer cannot follow is still worth quantizing
         reason = f"its structure could not be traced ({type(error).__name__}: {first_line(error)})"
         return Cuttable((), tuple((name, reason) for name in names))
@@ -72,7 +74,7 @@ def find_cuttable(model: nn.Module, example: torch.Tensor, names: list[str]) -> 
     for group in found:
         if attending & set(group.layers):
             continue
-        reason = _obstacle(twin, example, group) if not left_out.keys() & set(group.layers) else ""
+        reason = _obstacle(twin, example, group, before) if not left_out.keys() & set(group.layers) else ""
         if reason:
             left_out |= dict.fromkeys(group.layers, reason)
         elif not left_out.keys() & set(group.layers):
@@ -103,7 +105,7 @@ def _cut_layers(graph: Any, group: Any) -> Iterator[nn.Module]:
             yield dependency.target.module
 
 
-def _obstacle(model: nn.Module, example: torch.Tensor, group: Group) -> str:
+def _obstacle(model: nn.Module, example: torch.Tensor, group: Group, before: torch.Tensor) -> str:
     """Return why a group cannot be cut, or nothing: either half of its channels is really cut, and the model run."""
     layers = dict(model.named_modules())
     if any(getattr(layers[n], "groups", 1) not in (1, getattr(layers[n], "in_channels", 1)) for n in group.layers):
@@ -111,7 +113,7 @@ def _obstacle(model: nn.Module, example: torch.Tensor, group: Group) -> str:
     half = group.channels // 2
     for channels in (range(half), range(half, group.channels)):
         try:
-            reason = _tried(copy.deepcopy(model).requires_grad_(True), example, group, channels)
+            reason = _tried(copy.deepcopy(model).requires_grad_(True), example, group, channels, before)
         except Exception as error:  # noqa: BLE001 - whatever a structure does to the cut, the group is left whole
             return f"the model does not run without some of its channels ({type(error).__name__}: {first_line(error)})"
         if reason:
@@ -119,7 +121,7 @@ def _obstacle(model: nn.Module, example: torch.Tensor, group: Group) -> str:
     return ""
 
 
-def _tried(twin: nn.Module, example: torch.Tensor, group: Group, channels: range) -> str:
+def _tried(twin: nn.Module, example: torch.Tensor, group: Group, channels: range, before: torch.Tensor) -> str:
     """Cut channels of a group, and return what is wrong with the model then, or nothing."""
     names = {module: name for name, module in twin.named_modules()}
     shared = ties(twin)
@@ -133,7 +135,6 @@ def _tried(twin: nn.Module, example: torch.Tensor, group: Group, channels: range
             return f"{path} shares its weights with {shared[path]}, and cut apart they would not be shared any more"
     attends = _attends(concerned)
     with torch.no_grad():
-        before = twin(inputs)
         expected = _blinded(twin, graph, concerned)(inputs) if attends else before
         concerned.prune()
         after = twin(inputs)
