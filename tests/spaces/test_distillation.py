@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from torch.nn import functional
 
 from paretrim.spaces.anatomy import dissect
-from paretrim.spaces.dimension import Condition, Range
-from paretrim.spaces.distillation import Distillation, DistillationOptions, soft_distance
+from paretrim.spaces.dimension import Condition, Range, exists
+from paretrim.spaces.distillation import Distillation, DistillationOptions, decoupled_distance, soft_distance
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.schooling import Loss
 from paretrim.spaces.technique import Technique
@@ -168,8 +168,63 @@ def test_dimensions_are_the_ranges_of_the_settings() -> None:
         {"weight": (0.8, 0.2)},
         {"weight": (0.0, 1.5)},
         {"alpha": 0.5},
+        {"methods": ("hints",)},
+        {"methods": ()},
+        {"transfers": ("attention", "attention")},
+        {"transfer_weight": (0.0, 1.0)},
+        {"teacher": "no path"},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         DistillationOptions.model_validate(wrong)
+
+
+class TestDecoupled:
+    def test_the_parts_make_the_whole_where_beta_is_the_teachers_doubt(self) -> None:
+        # Zhao et al., equation 6: KD = TCKD + (1 - p of the right class) NCKD.
+        student, teacher = torch.tensor([[1.0, 0.0, -2.0]]), torch.tensor([[0.5, 1.5, 0.0]])
+        label = torch.tensor([1])
+        doubt = 1.0 - float(functional.softmax(teacher / 3.0, dim=1)[0, 1])
+        parts = decoupled_distance(student, teacher, label, 3.0, beta=doubt)
+        assert float(parts) == pytest.approx(float(soft_distance(student, teacher, 3.0, classes=True)), rel=1e-5)
+
+    def test_beta_weighs_the_wrong_classes(self) -> None:
+        student, teacher = (
+            torch.tensor([[4.0, 1.0, 0.0]]),
+            torch.tensor([[4.0, 0.0, 1.0]]),
+        )  # alike but for the wrong ones
+        losses = [float(decoupled_distance(student, teacher, torch.tensor([0]), 1.0, beta)) for beta in (0.0, 1.0, 4.0)]
+        assert losses[0] == pytest.approx(0.0, abs=1e-6)
+        assert losses[2] == pytest.approx(4 * losses[1], rel=1e-4)
+
+    def test_two_classes_have_one_wrong_one_which_teaches_nothing_more(self) -> None:
+        student, teacher, labels = torch.randn(4, 2), torch.randn(4, 2), torch.tensor([0, 1, 1, 0])
+        whole = float(soft_distance(student, teacher, 2.0, classes=True))
+        assert float(decoupled_distance(student, teacher, labels, 2.0, beta=8.0)) == pytest.approx(whole, rel=1e-4)
+
+    def test_tokens_without_a_label_are_left_out(self) -> None:
+        student, teacher = torch.randn(1, 3, 4), torch.randn(1, 3, 4)
+        labels = torch.tensor([[2, -100, 0]])
+        kept = decoupled_distance(student[:, [0, 2]], teacher[:, [0, 2]], labels[:, [0, 2]], 2.0, 2.0)
+        assert float(decoupled_distance(student, teacher, labels, 2.0, 2.0)) == pytest.approx(float(kept))
+        assert float(decoupled_distance(student, teacher, torch.full((1, 3), -100), 2.0, 2.0)) == 0.0
+
+    def test_the_recipe_chooses_it_and_numbers_fall_back_to_squares(self) -> None:
+        values = {"distillation.weight": 1.0, "distillation.temperature": 2.0, "distillation.method": "decoupled"}
+        options = DistillationOptions(methods=("logits", "decoupled"), beta=3.0)
+        loss = Distillation(options).loss(lambda o, y, t: o.sum() * 0, Recipe.of(values))
+        student, teacher = torch.randn(4, 3), torch.randn(4, 3)
+        wanted = decoupled_distance(student, teacher, LABELS, 2.0, 3.0)
+        assert float(loss(student, LABELS, teacher)) == pytest.approx(float(wanted))
+        numbers = loss(student, torch.randn(4, 3), teacher)
+        assert float(numbers) == pytest.approx(float(functional.mse_loss(student, teacher)))
+
+
+def test_choices_exist_only_where_they_are_asked_for_and_matter() -> None:
+    options = DistillationOptions(methods=("logits", "decoupled"), transfers=("none", "similarity"))
+    found = {each.name: each for each in Distillation(options).dimensions(dissect(small_net(), small_batch(2)[0]))}
+    assert not exists(found["distillation.method"], {"distillation.weight": 0.0})
+    assert exists(found["distillation.method"], {"distillation.weight": 0.5})
+    assert not exists(found["distillation.transfer_weight"], {"distillation.transfer": "none"})
+    assert exists(found["distillation.transfer_weight"], {"distillation.transfer": "similarity"})
