@@ -31,7 +31,8 @@ class DistillationOptions(TechniqueOptions):
         weight: Range of the share of the teacher in the loss; the labels have the rest.
         methods: How the outputs are matched: ``logits``, or ``decoupled``, which weighs what the teacher says of the
             wrong classes apart from how sure it is of the right one.
-        beta: The weight of the wrong classes in ``decoupled``.
+        beta: The weight of the wrong classes in ``decoupled``. More than 1 suits training from scratch; a model that only
+            has to recover did worse with it.
         transfers: What of the layers between is matched: ``none``, ``attention`` for where in an image or a sequence
             they are active, ``similarity`` for which samples of a batch they find alike.
         transfer_weight: Range of the weight of that in the loss.
@@ -43,7 +44,7 @@ class DistillationOptions(TechniqueOptions):
     temperature: tuple[Temperature, Temperature] = (1.0, 8.0)
     weight: tuple[Weight, Weight] = (0.0, 1.0)
     methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = ("logits",)
-    beta: Annotated[float, Field(ge=0.0, le=100.0)] = 2.0
+    beta: Annotated[float, Field(ge=0.0, le=100.0)] = 1.0
     transfers: Annotated[tuple[TransferName, ...], Field(min_length=1)] = ("none",)
     transfer_weight: tuple[TransferWeight, TransferWeight] = (0.1, 10.0)
     transfer_layers: Annotated[int, Field(ge=1, le=1000)] = 3

@@ -43,7 +43,7 @@ class FeatureTransfer:
         self._given: dict[str, Tensor] = {}
         self._taught: dict[str, Tensor] = {}
         self._asked: Tensor | None = None
-        self._handles: list[RemovableHandle] = [tutor.register_forward_pre_hook(self._note_question)]
+        self._handles: list[RemovableHandle] = [tutor.register_forward_pre_hook(self._noting_question())]
         for mine, theirs in self._pairs:
             self._handles.append(student.get_submodule(mine).register_forward_hook(self._noting(self._given, mine)))
             self._handles.append(tutor.get_submodule(theirs).register_forward_hook(self._noting(self._taught, theirs)))
@@ -71,9 +71,14 @@ class FeatureTransfer:
         self._taught.clear()
         self._asked = None
 
-    def _note_question(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
-        # The tutor may have answered this batch already, for the loss of the outputs.
-        self._asked = inputs[0] if inputs else None
+    # Hooks are functions and not methods, so that a copy of a model does not take this object along.
+
+    def _noting_question(self) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def note(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            # The tutor may have answered this batch already, for the loss of the outputs.
+            self._asked = inputs[0] if inputs else None
+
+        return note
 
     def _noting(self, into: dict[str, Tensor], name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def note(_: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ARG001 - torch's protocol

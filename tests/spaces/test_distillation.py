@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch.nn import functional
 
 from paretrim.spaces.anatomy import dissect
-from paretrim.spaces.dimension import Condition, Range, exists
+from paretrim.spaces.dimension import Condition, Range, Value, exists
 from paretrim.spaces.distillation import Distillation, DistillationOptions, decoupled_distance, soft_distance
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.schooling import Loss
@@ -211,7 +211,8 @@ class TestDecoupled:
         assert float(decoupled_distance(student, teacher, torch.full((1, 3), -100), 2.0, 2.0)) == 0.0
 
     def test_the_recipe_chooses_it_and_numbers_fall_back_to_squares(self) -> None:
-        values = {"distillation.weight": 1.0, "distillation.temperature": 2.0, "distillation.method": "decoupled"}
+        values: dict[str, Value] = {"distillation.weight": 1.0, "distillation.temperature": 2.0}
+        values["distillation.method"] = "decoupled"
         options = DistillationOptions(methods=("logits", "decoupled"), beta=3.0)
         loss = Distillation(options).loss(lambda o, y, t: o.sum() * 0, Recipe.of(values))
         student, teacher = torch.randn(4, 3), torch.randn(4, 3)

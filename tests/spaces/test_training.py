@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional
 from paretrim.errors import TrialError, UsageError
 from paretrim.evaluators.splits import Split
 from paretrim.spaces import optimizers, schedules
-from paretrim.spaces.anatomy import Anatomy, dissect
+from paretrim.spaces.anatomy import dissect
 from paretrim.spaces.dimension import Choice, Dimension, Range, Value, exists
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.recovery import Recovery, RecoveryOptions, recover, smoothed
@@ -80,11 +81,11 @@ def recipe_of(**more: Value) -> Recipe:
     return Recipe.of({f"recovery.{name}": value for name, value in values.items()})
 
 
-def trained(net: nn.Module, split: Split | None = None, **more: Value) -> list[float]:
+def trained(net: nn.Module, split: Any = None, **more: Any) -> list[float]:
     return list(recover(net, recipe_of(**more), schooling(split or clouds())))
 
 
-def knobs(anatomy: Anatomy = IMAGES, **options: object) -> dict[str, Dimension]:
+def knobs(anatomy: Any = IMAGES, **options: Any) -> dict[str, Dimension]:
     made = Recovery(RecoveryOptions.model_validate(options)).dimensions(anatomy)
     return {each.name.removeprefix("recovery."): each for each in made}
 

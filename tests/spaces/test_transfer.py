@@ -178,6 +178,11 @@ class TestPenalty:
         penalty.close()
         assert hooks(net) == hooks(tutor) == 0
 
+    def test_a_model_can_be_copied_while_it_is_trained(self, method: str) -> None:
+        net = small_net()
+        FeatureTransfer(net, small_net(), (("conv1", "conv1"),), method, 1.0)
+        assert torch.equal(copy.deepcopy(net)(INPUTS), net(INPUTS))
+
     def test_a_tutor_that_has_answered_the_batch_is_not_asked_again(self, method: str) -> None:
         net, tutor, asked = small_net(), small_net(), []
         tutor.register_forward_hook(lambda *_: asked.append(1))
@@ -208,13 +213,18 @@ class TestInTraining:
         return net
 
     def test_transfer_changes_what_is_learnt(self) -> None:
-        plain = self.trained().state_dict()
-        led = self.trained(**{"distillation.transfer": "attention", "distillation.transfer_weight": 5.0}).state_dict()
+        more: dict[str, Value] = {"distillation.transfer": "attention", "distillation.transfer_weight": 5.0}
+        plain, led = self.trained().state_dict(), self.trained(**more).state_dict()
         assert any(not torch.equal(plain[name], led[name]) for name in plain)
 
     def test_it_goes_with_mixed_precision_and_with_augmentation(self) -> None:
-        more = {"recovery.precision": "bf16", "recovery.augment": "full", "recovery.augmented_by": "flip+shift"}
-        net = self.trained(**more, **{"distillation.transfer": "similarity", "distillation.transfer_weight": 1.0})
+        more: dict[str, Value] = {
+            "recovery.precision": "bf16",
+            "recovery.augment": "full",
+            "recovery.augmented_by": "flip+shift",
+        }
+        more |= {"distillation.transfer": "similarity", "distillation.transfer_weight": 1.0}
+        net = self.trained(**more)
         assert all(bool(torch.isfinite(value).all()) for value in net.state_dict().values())
 
     def test_without_a_tutor_there_is_no_penalty(self) -> None:
