@@ -63,7 +63,8 @@ def _runs(model: nn.Module, example: torch.Tensor, names: Sequence[str]) -> bool
 
 def _answers(model: nn.Module, example: torch.Tensor) -> bool:
     try:
-        with torch.no_grad():
+        # Dropout would shift what others draw afterwards.
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             model(example)
     except Exception:  # noqa: BLE001 - whatever the model's code does then, it does not run
         return False

@@ -111,11 +111,28 @@ class TestRank:
         )
         assert 0.1 < lost <= 0.2
 
-    def test_the_factors_are_balanced(self) -> None:
-        pair = factorized(nn.Linear(64, 32), 0.5, ANY)
+    @pytest.mark.parametrize("shape", [(64, 32), (32, 64)], ids=str)
+    def test_the_factors_are_those_of_the_decomposition_and_balanced(self, shape: tuple[int, int]) -> None:
+        layer = nn.Linear(*shape)
+        pair = factorized(layer, 0.5, ANY)
         assert pair is not None
+        left, values, right = torch.linalg.svd(layer.weight.detach(), full_matrices=False)
+        rank = len(pair[0].get_parameter("weight"))
+        wanted = left[:, :rank] * values[:rank] @ right[:rank]
+        made = pair[1].get_parameter("weight") @ pair[0].get_parameter("weight")
+        torch.testing.assert_close(made.detach(), wanted, atol=1e-5, rtol=1e-4)
         first, second = (part.get_parameter("weight").detach() for part in pair)
         torch.testing.assert_close(first.norm(dim=1), second.norm(dim=0))
+
+    @pytest.mark.parametrize("shape", [(40, 30), (30, 40)], ids=str)
+    def test_a_rank_beyond_that_of_the_weights_does_no_harm(self, shape: tuple[int, int]) -> None:
+        for rank in (0, 2):
+            layer = thin(nn.Linear(*shape), rank)
+            pair = factorized(layer, 0.9, Thrift(block=8, gain=1.0))
+            assert pair is not None
+            inputs = torch.randn(5, shape[0], generator=torch.Generator().manual_seed(0))
+            assert all(part.get_parameter("weight").abs().max() < 10 for part in pair)
+            torch.testing.assert_close(pair(inputs), layer(inputs), atol=1e-4, rtol=1e-4)
 
     def test_weights_that_are_not_finite_fail_the_trial(self) -> None:
         layer = nn.Linear(40, 30)
