@@ -9,36 +9,28 @@ the model is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from paretrim.errors import LoweringError
 from paretrim.evaluators.lowering import quiet
+from paretrim.evaluators.onnx_calibration import METHODS, OPTIONS, Samples, fine_histograms
 from paretrim.evaluators.onnx_export import Exported
 from paretrim.evaluators.onnx_weights import Weights, weights_of
 from paretrim.evaluators.onnx_widen import widen
-from paretrim.evaluators.splits import Split
-from paretrim.evaluators.storage import HALF, Calibrator, Storage
-from paretrim.evaluators.target import Activations, Array, LoweringRequest, as_batch
+from paretrim.evaluators.storage import HALF, Storage
+from paretrim.evaluators.target import Activations, Array, LoweringRequest
 
 if TYPE_CHECKING:
     import torch
 
-_CALIBRATION_BATCH = 64
-# The calibrators that make histograms keep what flows between layers for all their samples at once.
-_HISTOGRAM_SAMPLES = 256
 _ACTIVATIONS = {"unsigned": QuantType.QUInt8, "signed": QuantType.QInt8}
-_METHODS: Mapping[Calibrator, Any] = {
-    "minmax": CalibrationMethod.MinMax,
-    "percentile": CalibrationMethod.Percentile,
-    "entropy": CalibrationMethod.Entropy,
-}
 
 
 def quantize(
@@ -105,31 +97,22 @@ def _to_integers(
     names, calibrator = {each.node.name for each in weights}, request.activation.calibrator
     floats = [n.name for n in proto.graph.node if n.op_type in ("Conv", "Gemm", "MatMul") and n.name not in names]
     try:
-        with quiet():
+        with quiet(), fine_histograms(calibrator):
             quantize_static(
                 str(source),
                 str(result),
-                _Samples(_calibration(request.calibration, calibrator), proto.graph.input[0].name),
+                Samples(request.calibration, proto.graph.input[0].name, calibrator),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=_ACTIVATIONS[activations],
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=floats,
-                calibrate_method=_METHODS[calibrator],
-                extra_options={"TensorQuantOverrides": {each.node.input[1]: _overrides(each) for each in weights}},
+                calibrate_method=METHODS[calibrator],
+                extra_options={**OPTIONS, "TensorQuantOverrides": {w.node.input[1]: _overrides(w) for w in weights}},
             )
     except Exception as error:
         raise LoweringError(f"ONNX Runtime cannot quantize the model: {type(error).__name__}: {error}") from error
     return onnx.load(str(result))
-
-
-def _calibration(split: Split, calibrator: Calibrator) -> Split:
-    """Return all samples, or evenly spaced ones for the calibrators that keep all that they see."""
-    if calibrator == "minmax" or len(split) <= _HISTOGRAM_SAMPLES:
-        return split
-    import torch  # noqa: PLC0415 - the data is torch's already
-
-    return split.part(torch.linspace(0, len(split) - 1, _HISTOGRAM_SAMPLES).long())
 
 
 def _own_biases(graph: Any) -> None:
@@ -167,13 +150,3 @@ def _to_halves(proto: Any, names: set[str]) -> None:
             casts.append(helper.make_node("Cast", [f"{name}_half"], [name], f"{name}_widen", to=TensorProto.FLOAT))
     for cast in reversed(casts):
         graph.node.insert(0, cast)
-
-
-class _Samples(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, split: Split, name: str) -> None:
-        self._batches: Iterator[dict[str, Array]] = (
-            {name: as_batch(batch.inputs)} for batch in split.batches(_CALIBRATION_BATCH)
-        )
-
-    def get_next(self) -> dict[str, Array] | None:
-        return next(self._batches, None)

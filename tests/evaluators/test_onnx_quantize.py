@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from paretrim.errors import LoweringError
-from paretrim.evaluators import onnx_quantize
+from paretrim.evaluators import onnx_calibration
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
 from paretrim.evaluators.openvino_target import OpenVinoCpu
@@ -285,12 +285,12 @@ class TestActivations:
 
     def test_histograms_are_made_of_a_few_samples_spread_over_the_split(self) -> None:
         split = Split((np.arange(1000, dtype=np.float32), np.zeros(1000)))
-        chosen = onnx_quantize._calibration(split, "entropy")
+        chosen = onnx_calibration.surveyed(split, "entropy")
         values = chosen.first(len(chosen)).inputs
         assert len(chosen) == 256
         assert (values[0], values[-1]) == (0.0, 999.0)
         assert float(values.diff().max()) <= 4.0
-        assert onnx_quantize._calibration(split, "minmax") is split
+        assert onnx_calibration.surveyed(split, "minmax") is split
 
 
 @pytest.mark.parametrize("family", ["lsq", "codebook"])
