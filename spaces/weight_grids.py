@@ -6,7 +6,6 @@ channel, so that the target runs it as an integer, however many bits the family'
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,11 +13,9 @@ import torch
 from torch import nn
 
 from paretrim.evaluators.storage import PEAK
+from paretrim.spaces.rounding import largest, least_error, midpoints, nearest
 
 Family = Literal["uniform", "lsq", "power_of_two", "codebook", "noise"]
-
-# Below this a channel counts as all zeros.
-_NOTHING = 1e-12
 
 
 @dataclass
@@ -117,7 +114,8 @@ class LearnedSteps(WeightGrid):
 
         def rounded(share: torch.Tensor) -> torch.Tensor:
             steps = widest * share
-            return torch.round(weight / steps).clamp(-self.levels, self.levels) * steps
+            found: torch.Tensor = torch.round(weight / steps).clamp(-self.levels, self.levels) * steps
+            return found
 
         best = widest * least_error(weight, rounded, shared)
         self.step = nn.Parameter(best.clone())
@@ -182,6 +180,7 @@ class Codebook(WeightGrid):
         self.register_buffer("centroids", spread, persistent=False)
         for _ in range(20):
             self._refit(relative)
+            self._fill(relative.flatten())
 
     def placed(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return codes and steps; in training, move the values first."""
@@ -200,6 +199,16 @@ class Codebook(WeightGrid):
         total = torch.bincount(member, weights=flat, minlength=len(centroids)).to(flat)
         moved = torch.where((count > 0) & (centroids != 0), total / count.clamp_min(1), centroids)
         centroids.copy_(moved.sort().values)
+
+    def _fill(self, relative: torch.Tensor) -> None:
+        """Move one value that stands for no weight to the weight that is farthest from its own."""
+        centroids = self.get_buffer("centroids")
+        member = torch.bucketize(relative, midpoints(centroids))
+        empty = (torch.bincount(member, minlength=len(centroids)) == 0) & (centroids != 0)
+        distance = (relative - centroids[member]).abs()
+        if empty.any() and distance.max() > 0.5 / PEAK:
+            centroids[empty.nonzero()[0]] = relative[distance.argmax()]
+            centroids.copy_(centroids.sort().values)
 
 
 def make(family: Family, bits: int, weight: torch.Tensor, shared: bool, seed: int) -> WeightGrid:
@@ -223,39 +232,3 @@ def make(family: Family, bits: int, weight: torch.Tensor, shared: bool, seed: in
     if family == "codebook" and bits <= 7:
         return Codebook(bits, shared, weight)
     return Noise(bits, shared, seed) if family == "noise" else Uniform(bits, shared)
-
-
-def largest(weight: torch.Tensor, shared: bool) -> torch.Tensor:
-    """Return the largest magnitude of each channel, or of all, with as many dimensions; 1 where all are zero."""
-    peak = weight.detach().abs().flatten(1).amax(dim=1)
-    peak = peak.amax(dim=0, keepdim=True) if shared else peak
-    return torch.where(peak > _NOTHING, peak, torch.ones_like(peak)).view(-1, *[1] * (weight.dim() - 1))
-
-
-def least_error(weight: torch.Tensor, rounded: Callable[[torch.Tensor], torch.Tensor], shared: bool) -> torch.Tensor:
-    """Return the share from 0.05 to 1 at which rounding the weights loses least, of each channel or of all.
-
-    Args:
-        weight: Shape ``(C, ...)``.
-        rounded: ``share -> weights``.
-        shared: Whether there is one share for all channels.
-    """
-    best = torch.ones_like(largest(weight, shared))
-    least = torch.full_like(best, torch.inf)
-    for tried in torch.linspace(1.0, 0.05, 39).tolist():
-        share = torch.full_like(best, tried)
-        errors = (rounded(share) - weight).square().flatten(1).sum(dim=1)
-        error = (errors.sum(dim=0, keepdim=True) if shared else errors).view_as(best)
-        best, least = torch.where(error < least, share, best), torch.minimum(error, least)
-    return best
-
-
-def nearest(values: torch.Tensor, ordered: torch.Tensor) -> torch.Tensor:
-    """Return for each value the nearest of some that are sorted upwards."""
-    found: torch.Tensor = ordered[torch.bucketize(values, midpoints(ordered))]
-    return found
-
-
-def midpoints(ordered: torch.Tensor) -> torch.Tensor:
-    """Return what lies halfway between neighbours, shape ``(N - 1,)``."""
-    return (ordered[1:] + ordered[:-1]) / 2
