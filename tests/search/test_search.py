@@ -157,3 +157,14 @@ def test_a_model_path_that_does_not_import_is_one_clear_error(tmp_path: Path) ->
     with pytest.raises(UserCodeError, match="did you mean 'model'"):
         search(tiny_job(model="tiny:modle"), store=tmp_path)
     assert not (tmp_path / "jobs").exists()
+
+
+def test_what_recovery_won_is_measured_where_there_was_any(finished: Result) -> None:
+    for record in finished.records:
+        assert ("recovery_gain" in record.metrics) == bool(record.epochs)
+        if record.epochs:
+            before, after = record.epochs[0].before, record.epochs[-1].score
+            assert before is not None
+            assert after is not None
+            assert record.metrics["recovery_gain"] == after - before
+    assert any(record.epochs for record in finished.records)
