@@ -25,7 +25,7 @@ import paretrim
 FOLDER = "PARETRIM_BENCHMARK_DATA"
 TRAINING_IMAGES = 5000
 _EVERY = 10
-_CALIBRATION, _VALIDATION = 256, 5000
+_CALIBRATION, _VALIDATION = 256, 2000
 Pixels = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
@@ -143,7 +143,7 @@ def few_mnist_images() -> paretrim.Splits:
 
 
 def cifar() -> paretrim.Splits:
-    """Return CIFAR-10-JPEG with 5,000 images to train with, 5,000 of the test's for validation, and its others."""
+    """Return CIFAR-10-JPEG with 5,000 images to train with, 2,000 of the test's for validation and 2,000 others to test."""
     train, held = _cifar_images()
     cut = TRAINING_IMAGES
     return paretrim.Splits(

@@ -20,6 +20,8 @@ from paretrim.spaces.schooling import Schooling
 from paretrim.spaces.technique import Technique, TechniqueOptions
 
 _BATCH_SIZE = 32
+# With fewer blocks each is half the model or a third.
+_ENOUGH_BLOCKS = 4
 
 
 class DepthOptions(TechniqueOptions):
@@ -46,6 +48,11 @@ class Depth(Technique):
     by_default: ClassVar[bool] = False
     Options: ClassVar[type[TechniqueOptions]] = DepthOptions
     options: DepthOptions
+
+    @classmethod
+    def suited(cls, anatomy: Anatomy) -> TechniqueOptions | None:
+        """Return the defaults where the model has enough blocks for one to be spared."""
+        return cls.Options() if len(anatomy.blocks) >= _ENOUGH_BLOCKS else None
 
     def dimensions(self, anatomy: Anatomy) -> tuple[Dimension, ...]:
         """Return how many blocks go, where there are any that could."""

@@ -21,6 +21,8 @@ from paretrim.spaces.technique import Technique, TechniqueOptions
 
 # From here on all is kept: 0.7 + 6 * 0.05 is a little less than 1.
 _ALL = 1.0 - 1e-6
+# A matrix with both sides of this many is worth a second call.
+_WIDE = 256
 
 Energy = Annotated[float, Field(gt=0.0, le=1.0)]
 
@@ -64,6 +66,13 @@ class LowRank(Technique):
     stage: ClassVar[int] = 30
     Options: ClassVar[type[TechniqueOptions]] = LowRankOptions
     options: LowRankOptions
+
+    @classmethod
+    def suited(cls, anatomy: Anatomy) -> TechniqueOptions | None:
+        """Return the defaults where large matrices make up half of the model: there factors are worth a second call."""
+        whole = sum(layer.weights for layer in anatomy.layers)
+        wide = sum(each.weights for each in anatomy.layers if len(each.shape) == 2 and min(each.shape) >= _WIDE)
+        return cls.Options() if 2 * wide >= whole else None
 
     def dimensions(self, anatomy: Anatomy) -> tuple[Dimension, ...]:
         """Return one share of energy for each group of layers of which one at least can become smaller."""
