@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from paretrim.errors import ArtifactError
 from paretrim.evaluators import cuda_driver
-from paretrim.evaluators.abilities import Abilities
+from paretrim.evaluators.abilities import GRIDS, Abilities
 from paretrim.evaluators.onnx_target import OnnxRuntime
 from paretrim.evaluators.target import Session
 
@@ -23,8 +23,8 @@ class OnnxRuntimeCuda(OnnxRuntime):
     _before: int | None = None
 
     def abilities(self) -> Abilities:
-        """Return that nothing but 32-bit floats is computed with: the provider has few integer kernels."""
-        return Abilities(channel_multiple=8)
+        """Return that it takes graphs of integers, though the provider has few integer kernels."""
+        return Abilities(integers=GRIDS, signs=True)
 
     def unavailable(self) -> str:
         """Return what is missing: the package, the provider in it, or a device."""

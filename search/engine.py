@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from paretrim.errors import ResumeError, TrialError
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.served import served
 from paretrim.search import finals, prepare
+from paretrim.search.costs import with_costs
 from paretrim.search.driver import Backlog, drive
 from paretrim.search.job import Job
 from paretrim.search.monitor import Monitor, Outline
@@ -53,9 +54,10 @@ def start(job: Job, store: Store, monitor: Monitor) -> Result:
     try:
         with folder.driven():
             monitor.say(f"{folder.name}: lowering the baseline")
-            context = prepare.prepare(job, subject, folder, {}, monitor.say)
+            context = with_costs(prepare.prepare(job, subject, folder, {}, monitor.say))
             tracker = _tracker(job, context.space, store, folder)
             study = _new_study(job, subject, store, folder)
+            study.note("channel_ms", context.channel_ms)
             study.note("references", {each.name: each.reference_ms for each in context.stations})
             store.mark_started(folder)
             return _run(Search(job, subject, context, study, tracker, store, folder), monitor)
@@ -84,7 +86,9 @@ def go_on(name: str | None, store: Store, monitor: Monitor, budget: Mapping[str,
         subject = prepare.load(job)
         study = result.reopen()
         check_unchanged(study.noted("fingerprints", {}), subject.fingerprints, result.name)
-        context = prepare.prepare(job, subject, result.folder, study.noted("references", {}), monitor.say)
+        references = study.noted("references", {})
+        context = prepare.prepare(job, subject, result.folder, references, monitor.say)
+        context = replace(context, channel_ms=study.noted("channel_ms", {}))
         tracker = _tracker(job, context.space, store, result.folder)
         study.note("job", job.model_dump(mode="json"))
         return _run(Search(job, subject, context, study, tracker, store, result.folder), monitor)

@@ -36,7 +36,8 @@ class Overview:
         constant: (name, value) of what is in each recipe and does not change.
         groups: (knob, layers, channels) of what is cut together.
         left_out: (technique, layer or part, reason).
-        recipes: Base-10 logarithm of how many recipes there are, continuous knobs left out.
+        recipes: Base-10 logarithm of how many recipes there are, continuous knobs left out, and counted as if knobs that
+            exist only with some values of others did so always.
         continuous: How many knobs take any value in a range.
     """
 
@@ -50,7 +51,8 @@ class Overview:
 
 def overview(space: Space) -> Overview:
     """Lay out a space."""
-    places = {name for name, _ in (*space.anatomy.cut_groups(), *space.anatomy.layer_groups())}
+    anatomy = space.anatomy
+    places = {name for name, _ in (*anatomy.cut_groups(), *anatomy.head_groups(), *anatomy.layer_groups())}
     gathered: dict[tuple[str, str, str], list[str]] = {}
     for dimension in space.searched:
         family, place = _family(dimension.name, places)
@@ -62,7 +64,7 @@ def overview(space: Space) -> Overview:
         constant=tuple((name, str(value)) for name, value in space.constants.items()),
         groups=tuple(
             (name, tuple(layer for group in groups for layer in group.layers), sum(g.channels for g in groups))
-            for name, groups in space.anatomy.cut_groups()
+            for name, groups in anatomy.cut_groups()
         ),
         left_out=tuple(_left_out(space)),
         recipes=sum(math.log10(size) for size in sizes if size is not None),
@@ -79,7 +81,8 @@ def _left_out(space: Space) -> Iterable[tuple[str, str, str]]:
 def _family(name: str, places: set[str]) -> tuple[str, str]:
     """Split a knob's name at the layer that it is of: ``pruning.ratio.stem`` to ``pruning.ratio.*`` and ``stem``."""
     parts = name.split(".")
-    for start in range(1, len(parts)):
+    # A knob that belongs to no layer has two words, of which the second may be a layer's name too: recovery.momentum.
+    for start in range(2, len(parts)):
         place = ".".join(parts[start:])
         if place in places:
             return ".".join([*parts[:start], "*"]), place

@@ -36,7 +36,8 @@ def lines(found: Overview) -> Iterator[RenderableType]:
 
 def _count(found: Overview) -> str:
     knobs = sum(max(1, len(k.places)) for k in found.searched)
-    recipes = f"{10**found.recipes:,.0f}" if found.recipes < 6 else f"up to 10^{found.recipes:.0f}"
+    recipes = f"{10**found.recipes:,.0f}" if found.recipes < 6 else f"10^{found.recipes:.0f}"
+    recipes = f"up to {recipes}" if any(k.when for k in found.searched) else recipes
     ranges = f", times {found.continuous} knobs that take any value of a range" if found.continuous else ""
     return f"{knobs} knobs, {recipes} recipes{ranges}"
 
@@ -53,5 +54,5 @@ def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
     for head in heads:
         table.add_column(head, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))  # a reason may hold brackets, which are no markup
     return table

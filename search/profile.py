@@ -7,6 +7,7 @@ with; between, it is predicted in proportion to the bytes saved.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from paretrim.errors import ParetrimError
+from paretrim.evaluators.abilities import GRIDS
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.latency import time_quietly
 from paretrim.evaluators.splits import Batch
@@ -25,14 +27,12 @@ from paretrim.search.workshop import TrialContext, Workshop
 from paretrim.spaces.anatomy import LAYER_TYPES
 from paretrim.spaces.dimension import Choice, Dimension, Range, Value, existing
 from paretrim.spaces.recipe import Recipe
+from paretrim.spaces.technique import TRAINING
 from paretrim.tracking.sensitivity import Effect, Profile
 
-# Techniques from this stage on only train: without training, their knobs do nothing.
-_TRAINING = 60
 _SAMPLES = 512
 _LEVELS = 3
 _TOGETHER = 8
-_LEAST_CODES, _MOST_CODES = 2, 8
 
 
 def profile(context: TrialContext, tell: Callable[[int, int, str], None]) -> Profile:
@@ -63,7 +63,7 @@ def profile(context: TrialContext, tell: Callable[[int, int, str], None]) -> Pro
 
 
 def _values(dimensions: Sequence[Dimension], context: TrialContext) -> Iterator[tuple[Dimension, Value]]:
-    acting = {part.name for part in context.space.techniques if part.stage < _TRAINING}
+    acting = {part.name for part in context.space.techniques if part.stage < TRAINING}
     neutral: dict[str, Value] = {each.name: each.neutral for each in dimensions}
     for dimension in dimensions:
         alone = existing(dimensions, neutral)
@@ -137,19 +137,27 @@ class _Taker:
 
 
 def _weight_bytes(model: nn.Module, stored: Mapping[str, Storage]) -> float:
+    """Return the bytes of all parameters, those of zeros as few as any packer could make them."""
     layers = {name for name, module in model.named_modules() if isinstance(module, LAYER_TYPES)}
     total = 0.0
     for name, parameter in model.named_parameters():
         layer, _, what = name.rpartition(".")
         narrow = what == "weight" and layer in layers and layer in stored
-        total += parameter.numel() * (stored[layer].bits if narrow else 32) / 8
+        total += _bits_of(parameter, stored[layer].bits if narrow else 32) / 8
     return total
+
+
+def _bits_of(parameter: torch.Tensor, width: int) -> float:
+    dense = float((parameter != 0).float().mean()) if parameter.numel() else 1.0
+    if dense in (0.0, 1.0):
+        return parameter.numel() * dense * width
+    where = -dense * math.log2(dense) - (1 - dense) * math.log2(1 - dense)
+    return parameter.numel() * min(float(width), where + dense * width)
 
 
 def _kind(effect: Effect) -> object:
     """Return what layers compute with: all codes of 2 to 8 bits run as the same 8-bit integers."""
-    codes = isinstance(effect.value, int) and not isinstance(effect.value, bool)
-    return "integers" if codes and _LEAST_CODES <= int(str(effect.value)) <= _MOST_CODES else "range"
+    return "integers" if effect.knob.startswith("quantization.bits.") and effect.value in GRIDS else "range"
 
 
 def _to_time(effects: Sequence[Effect]) -> list[Effect]:

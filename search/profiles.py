@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from paretrim.search import prepare
 from paretrim.search.job import Job
@@ -37,10 +39,15 @@ class Profiles:
         return self.path(job, subject).with_suffix(".html")
 
     def keep(self, job: Job, subject: prepare.Subject, found: Profile) -> None:
-        """Keep a profile and its heat map."""
+        """Keep a profile and its heat map, each whole or not at all."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        self.page(job, subject).write_text(heatmap_page(job.name, found))
-        self.path(job, subject).write_text(found.to_json())
+        for path, text in (
+            (self.page(job, subject), heatmap_page(job.name, found)),
+            (self.path(job, subject), found.to_json()),
+        ):
+            partial = path.with_name(f"{path.name}.{os.getpid()}")
+            partial.write_text(text)
+            partial.replace(path)
 
     def path(self, job: Job, subject: prepare.Subject) -> Path:
         """Return where a profile lies, by all that it depends on."""
@@ -59,8 +66,7 @@ def take(job: Job, store: Store, say: Callable[[str], None], tell: Tell) -> tupl
     subject, profiles = prepare.load(job), Profiles(store)
     found = profiles.kept(job, subject)
     if found is None:
-        folder = JobFolder(job.name, store.root / "profiles" / "work")
-        context = prepare.prepare(job, subject, folder, {}, say)
-        found = profile(context, tell)
+        with TemporaryDirectory(prefix="paretrim-") as folder:
+            found = profile(prepare.prepare(job, subject, JobFolder(job.name, Path(folder)), {}, say), tell)
         profiles.keep(job, subject, found)
     return found, profiles.page(job, subject)

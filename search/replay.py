@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -61,6 +61,7 @@ def replay(result: Result, number: int, say: Callable[[str], None]) -> Replayed:
     subject = prepare.load(result.job)
     engine.check_unchanged(result.study.noted("fingerprints", {}), subject.fingerprints, result.name)
     context = prepare.prepare(result.job, subject, result.folder, result.study.noted("references", {}), say)
+    context = replace(context, channel_ms=result.study.noted("channel_ms", {}))
     workshop, recipe = Workshop(context, Lane()), Recipe.of(record.recipe, record.seed)
     threads = int(record.environment[THREADS]) if THREADS in record.environment else None
     with _threads(threads):

@@ -11,7 +11,8 @@ from paretrim.spaces.anatomy import Anatomy
 from paretrim.spaces.dimension import Choice, Dimension, Value, existing
 from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.technique import Technique
+from paretrim.spaces.recovery import Recovery
+from paretrim.spaces.technique import TRAINING, Technique
 from paretrim.tracking.records import BASELINE
 
 
@@ -58,15 +59,24 @@ class Space:
         return hashlib.sha256("\n".join([*settings, *map(repr, self.dimensions)]).encode()).hexdigest()
 
 
+def _ruled_out(name: str, kind: type[Technique], before: list[Technique]) -> bool:
+    """Tell whether a technique would be of no use, or does not go together with one that acts before it.
+
+    A job that asks for two that exclude each other is refused; here one gives way that nobody asked for by name.
+    """
+    idle = kind.stage >= TRAINING and kind is not Recovery and not any(isinstance(part, Recovery) for part in before)
+    return idle or any(part.name in kind.excludes or name in part.excludes for part in before)
+
+
 def build(job: Job, anatomy: Anatomy) -> Space:
     """Build the space of a job on a model."""
-    techniques = []
+    techniques: list[Technique] = []
     for name, kind in sorted(technique.installed().items(), key=lambda item: (item[1].stage, item[0])):
         options = kind.suited(anatomy) if isinstance(job.space, str) else job.space[name]
         if options is None and kind is WeightQuantization:
             # Nothing of it is searched, but float16 and int8 of the uncut model stand in every table.
             options = QuantizationOptions(weight_bits=("none",))
-        if options is not None:
+        if options is not None and not _ruled_out(name, kind, techniques):
             techniques.append(kind(options))
     dimensions = tuple(d for part in techniques for d in part.dimensions(anatomy))
     return Space(tuple(techniques), anatomy, dimensions)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,7 +220,14 @@ def _suggest(trial: optuna.Trial, dimension: Dimension) -> Value:
 
 
 def _suggest_number(trial: optuna.Trial, dimension: Range) -> float:
-    return trial.suggest_float(dimension.name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
+    name, low, high = dimension.name, dimension.low, dimension.high
+    if dimension.step is None:
+        return trial.suggest_float(name, low, high, log=dimension.log)
+    with warnings.catch_warnings():
+        # Optuna ends a range at the last step that is not above its end, in decimals: 4 steps of 0.16666666666666666 are
+        # above 4 / 6. It is given a little more room, and warns that it has gone back to the step.
+        warnings.simplefilter("ignore")
+        return min(high, trial.suggest_float(name, low, high + dimension.step / 1000, step=dimension.step))
 
 
 def _storage(url: str) -> optuna.storages.RDBStorage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -37,6 +37,7 @@ class TrialContext:
         stations: The targets; the first is the one that the search is for.
         artifacts: Folder that keeps artifacts.
         folds: Parts of the validation split for cross-validation; fewer than two for none.
+        channel_ms: Milliseconds that a channel of each group costs on the target; empty unless a technique asks for it.
         tutor: The model that teaches, or None where it is the uncompressed one.
     """
 
@@ -48,6 +49,7 @@ class TrialContext:
     stations: tuple[StationPlan, ...]
     artifacts: Path
     folds: int = 0
+    channel_ms: Mapping[str, float] = field(default_factory=dict)
     tutor: nn.Module | None = None
 
     @property
@@ -79,6 +81,7 @@ class Workshop:
             loss=self._loss(recipe),
             working=self._lane.working,
             tutor=None if teacher is None else self._context.teaches,
+            channel_ms=self._context.channel_ms,
         )
 
     def shaped(self, recipe: Recipe, schooling: Schooling) -> nn.Module:

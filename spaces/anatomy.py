@@ -128,7 +128,7 @@ class Anatomy:
         parts = layer.split(".")
         for end in range(len(parts) - 1, 0, -1):
             prefix = ".".join(parts[:end])
-            if parts[end - 1].isdigit() and sum(each.name.startswith(f"{prefix}.") for each in self.layers) > 1:
+            if parts[end - 1][-1:].isdigit() and sum(each.name.startswith(f"{prefix}.") for each in self.layers) > 1:
                 return prefix
         return layer
 

@@ -91,6 +91,10 @@ class StructuredPruning(Technique):
     Options: ClassVar[type[TechniqueOptions]] = PruningOptions
     options: PruningOptions
 
+    def needs_costs(self) -> bool:
+        """Tell that learned sparsity presses those channels hardest that cost most time."""
+        return self.options.sparsity_epochs > 0
+
     def dimensions(self, anatomy: Anatomy) -> tuple[Dimension, ...]:
         """Return the ratios of channels and heads, then what matters only where some ratio is above 0."""
         ratios = (*self._channel_ratios(anatomy), *self._head_ratios(anatomy))

@@ -19,6 +19,7 @@ from paretrim.spaces.dimension import Choice, Condition, Dimension, Value
 from paretrim.spaces.flow import layers_run
 from paretrim.spaces.quantization_options import PLAIN, QuantizationOptions
 from paretrim.spaces.recipe import Recipe
+from paretrim.spaces.rewriting import stand_in
 from paretrim.spaces.schooling import Schooling
 from paretrim.spaces.technique import Technique, TechniqueOptions
 from paretrim.spaces.weight_grids import Family, Record, WeightGrid, make
@@ -62,6 +63,12 @@ class WeightQuantization(Technique):
         """Return plain float16 and plain int8."""
         names = [f"quantization.bits.{name}" for name, _ in anatomy.layer_groups()]
         return {"float16": dict.fromkeys(names, HALF), "int8": dict.fromkeys(names, 8)}
+
+    def reshape(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
+        """Let what only picks channels be a layer where integers run: as slices and padding it would run as floats."""
+        bits = _bits(recipe, anatomy, model).values()
+        if anatomy.abilities.integers and 2 * sum(width in GRIDS for width in bits) > len(bits):
+            stand_in(model, anatomy.example())
 
     def attach(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
         """Let each layer compute with weights on its grid, while gradients reach the weights themselves."""

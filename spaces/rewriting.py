@@ -32,12 +32,22 @@ def rewrite(model: nn.Module, example: torch.Tensor) -> None:
         example: A batch of inputs, shape ``(N, ...)``.
     """
     unfold(model)
+    stand_in(model, example)
+
+
+def stand_in(model: nn.Module, example: torch.Tensor) -> None:
+    """Put a frozen convolution, in place, where a module without parameters only picks and pads channels.
+
+    Args:
+        model: In evaluation mode.
+        example: A batch of inputs, shape ``(N, ...)``.
+    """
     replaced: list[str] = []
     for name, calls in _resizing(model, example).items():
         if not any(name.startswith(f"{outer}.") for outer in replaced):
-            stand_in = selection(model.get_submodule(name), calls)
-            if stand_in is not None:
-                replace(model, name, stand_in)
+            found = selection(model.get_submodule(name), calls)
+            if found is not None:
+                replace(model, name, found)
                 replaced.append(name)
 
 

@@ -99,7 +99,10 @@ class Sparsity(Technique):
         """Return the amounts, and the pattern, which exists where an amount is above 0."""
         low, high = self.options.amount
         knobs = [knob for knob, layers in self._knobs(anatomy).items() if any(map(self._fits, layers))]
-        amounts = [stepped(AMOUNT + knob, low, high, self.options.step, neutral=0.0) for knob in knobs]
+        amounts: list[Dimension] = [stepped(AMOUNT + k, low, high, self.options.step, neutral=0.0) for k in knobs]
+        if UNSTRUCTURED not in self.options.patterns:
+            # A pattern fixes the amount: it is there, or it is not.
+            amounts = [Choice(AMOUNT + knob, (0.0, high), neutral=0.0) for knob in knobs]
         when = tuple(Condition(each.name) for each in amounts)
         return (*amounts, Choice("sparsity.pattern", self.options.patterns, UNSTRUCTURED, when)) if amounts else ()
 

@@ -23,6 +23,9 @@ from paretrim.spaces.schooling import Loss, Penalty, Schooling
 
 GROUP = "paretrim.techniques"
 
+TRAINING = 60
+"""Techniques from this stage on only train, and do nothing to a model that is not trained."""
+
 
 class TechniqueOptions(BaseModel):
     """A technique's settings, as they stand under its name in the job's space."""
@@ -97,6 +100,10 @@ class Technique:
     def activation(self, recipe: Recipe) -> Activation | None:
         """Return how the target shall quantize what flows between the layers, or None for its own way."""
         return None
+
+    def needs_costs(self) -> bool:
+        """Tell whether it asks for what a channel costs on the target, `Schooling.channel_ms`."""
+        return False
 
     def needs_teacher(self) -> bool:
         """Tell whether `loss` uses the teacher's outputs."""
