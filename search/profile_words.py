@@ -37,6 +37,7 @@ def _table(places: dict[str, list[Effect]]) -> Table:
         table.add_column(value, justify="right")
     table.add_column("at its strongest", justify="right")
     table.add_column("", justify="right")
+    table.add_column("", justify="right")
     for place, effects in places.items():
         by_value = {label(effect.value): effect for effect in effects}
         cells = [_change(by_value.get(value)) for value in values]
@@ -50,7 +51,8 @@ def _change(effect: Effect | None) -> Text:
     return Text(f"{effect.score_change:+.4f}", style="red" if abs(effect.score_change) > _HURTS else "")
 
 
-def _savings(effects: list[Effect]) -> tuple[str, str]:
+def _savings(effects: list[Effect]) -> tuple[str, str, str]:
     best = max(effects, key=lambda effect: effect.bytes_saved)
     faster = "" if best.ms_saved is None else f"{best.ms_saved:+.4f} ms saved"
-    return f"{best.bytes_saved / 1e3:,.1f} kB saved", faster
+    worse = "" if best.loss_increase is None else f"loss {best.loss_increase:+.3g}"
+    return worse, f"{best.bytes_saved / 1e3:,.1f} kB saved", faster

@@ -9,7 +9,7 @@ from paretrim.tracking.sensitivity import Effect, Profile
 
 
 def heatmap_page(title: str, profile: Profile) -> str:
-    """Return a self-contained HTML page: layers against values, coloured by what the metric loses without recovery."""
+    """Return a self-contained HTML page: layers against values, coloured by the rise of the loss without recovery."""
     import plotly.graph_objects as go  # noqa: PLC0415 - slow to import, needed once a profile
 
     charts: list[str] = []
@@ -17,7 +17,7 @@ def heatmap_page(title: str, profile: Profile) -> str:
         figure = go.Figure(_heatmap(go, places, profile.metric))
         figure.update_layout(
             template="plotly_white",
-            title=f"{family}: change of {profile.metric} without recovery",
+            title=f"{family}: change of {profile.metric} and of the loss, without recovery",
             height=140 + 26 * len(places),
             margin={"l": 20, "r": 20, "t": 60, "b": 40},
         )
@@ -40,18 +40,20 @@ def _heatmap(go: Any, places: dict[str, list[Effect]], metric: str) -> Any:
     values = list(dict.fromkeys(label(effect.value) for effects in places.values() for effect in effects))
     rows = [{label(effect.value): effect for effect in effects} for effects in places.values()]
     cells = [[row.get(value) for value in values] for row in rows]
-    changes = [[None if e is None else e.score_change for e in row] for row in cells]
-    worst = max((abs(c) for row in changes for c in row if c is not None), default=0.0) or 1.0
+    losses = [[None if e is None else e.loss_increase for e in row] for row in cells]
+    worst = max((loss for row in losses for loss in row if loss is not None), default=0.0)
     return go.Heatmap(
         x=values,
         y=[place or "all" for place in places],
-        z=changes,
-        zmin=-worst,
-        zmax=worst,
-        colorscale="RdBu",
-        text=[["" if e is None else _hover(e, metric) for e in row] for row in cells],
-        texttemplate="%{z:.3f}",
-        hovertemplate="%{text}<extra></extra>",
+        z=losses,
+        zmin=0.0,
+        zmax=worst if worst > 0 else 1.0,
+        colorscale="Reds",
+        colorbar={"title": "loss"},
+        text=[["" if e is None else _cell(e) for e in row] for row in cells],
+        texttemplate="%{text}",
+        customdata=[["" if e is None else _hover(e, metric) for e in row] for row in cells],
+        hovertemplate="%{customdata}<extra></extra>",
         xgap=2,
         ygap=2,
     )
@@ -60,6 +62,10 @@ def _heatmap(go: Any, places: dict[str, list[Effect]], metric: str) -> Any:
 def label(value: object) -> str:
     """Return a knob's value as it stands in tables."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _cell(effect: Effect) -> str:
+    return "failed" if effect.score_change is None else f"{effect.score_change:+.3f}, loss {effect.loss_increase:+.2g}"
 
 
 def _hover(effect: Effect, metric: str) -> str:
