@@ -7,8 +7,8 @@ for and not told is handed out again, under its number and with its recipe.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ SCHEMA = 2
 _MOST_ATTEMPTS = 3
 _KIND, _RECIPE, _RECORD, _ATTEMPTS = "paretrim:kind", "paretrim:recipe", "paretrim:record", "paretrim:attempts"
 _PREFIX = "paretrim:"
+_DECIMALS = 9
 _DIRECTIONS = {True: StudyDirection.MAXIMIZE, False: StudyDirection.MINIMIZE}
 
 
@@ -220,14 +221,15 @@ def _suggest(trial: optuna.Trial, dimension: Dimension) -> Value:
 
 
 def _suggest_number(trial: optuna.Trial, dimension: Range) -> float:
-    name, low, high = dimension.name, dimension.low, dimension.high
-    if dimension.step is None:
-        return trial.suggest_float(name, low, high, log=dimension.log)
-    with warnings.catch_warnings():
-        # Optuna ends a range at the last step that is not above its end, in decimals: 4 steps of 0.16666666666666666 are
-        # above 4 / 6. It is given a little more room, and warns that it has gone back to the step.
-        warnings.simplefilter("ignore")
-        return min(high, trial.suggest_float(name, low, high + dimension.step / 1000, step=dimension.step))
+    name, low, step = dimension.name, dimension.low, dimension.step
+    if step is None:
+        return trial.suggest_float(name, low, dimension.high, log=dimension.log)
+    # Optuna reckons steps in decimals, in which four times 0.16666666666666666 is more than 4 / 6, and would end such a
+    # range a step too early: so it gets a step that has few decimals.
+    steps, short = math.floor((dimension.high - low) / step + 1e-6), round(step, _DECIMALS)
+    top = round(low + steps * short, _DECIMALS)
+    value = trial.suggest_float(name, low, top, step=short, log=dimension.log)
+    return value if short == step else min(dimension.high, low + round((value - low) / short) * step)
 
 
 def _storage(url: str) -> optuna.storages.RDBStorage:

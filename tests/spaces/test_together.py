@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
@@ -114,8 +114,8 @@ class Life:
     activation: Activation
 
     def weights(self) -> dict[str, torch.Tensor]:
-        layers = ((name, each) for name, each in self.model.named_modules() if isinstance(each, LAYER_TYPES))
-        return {name: each.weight.detach() for name, each in layers}
+        layers = (name for name, each in self.model.named_modules() if isinstance(each, LAYER_TYPES))
+        return {name: self.model.get_parameter(f"{name}.weight").detach() for name in layers}
 
     def answers(self) -> torch.Tensor:
         with torch.no_grad():
@@ -220,15 +220,6 @@ def labels_are_smoothed(life: Life) -> bool:
     labels = torch.arange(CLASSES)
     sure = 50.0 * functional.one_hot(labels, CLASSES)
     return float(life.loss(sure, labels, sure)) > 1.0
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """So small a model is slower on several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 SEEN: dict[str, Callable[[Life], bool]] = {
