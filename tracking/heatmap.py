@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import Any
 
@@ -41,7 +42,7 @@ def _heatmap(go: Any, places: dict[str, list[Effect]], metric: str) -> Any:
     rows = [{label(effect.value): effect for effect in effects} for effects in places.values()]
     cells = [[row.get(value) for value in values] for row in rows]
     losses = [[None if e is None else e.loss_increase for e in row] for row in cells]
-    worst = max((loss for row in losses for loss in row if loss is not None), default=0.0)
+    worst = max((loss for row in losses for loss in row if loss is not None and math.isfinite(loss)), default=0.0)
     return go.Heatmap(
         x=values,
         y=[place or "all" for place in places],

@@ -25,6 +25,7 @@ from paretrim.evaluators.measurement import Measurement
 from paretrim.tracking.constraints import parse
 from paretrim.tracking.mlflow_tracker import MlflowTracker, TrackingError, chart_pages
 from paretrim.tracking.records import Elsewhere, Epoch, State, TrialRecord
+from paretrim.tracking.sensitivity import Effect, Profile
 from paretrim.tracking.settled import SEARCHED, Final, settled
 from paretrim.tracking.testing import TrackerContract, sample_record, sample_summary
 from paretrim.tracking.tracker import MemoryTracker
@@ -300,6 +301,14 @@ def test_the_summary_has_the_front_as_files_and_as_a_table(search: Search, tmp_p
     assert search.text("front.html", tmp_path).startswith("<!doctype html>")
     table = json.loads(search.text("front_table.json", tmp_path))
     assert dict(zip(table["columns"], table["data"][0], strict=True))["latency_ms"] == 0.1
+
+
+def test_the_summary_has_the_models_sensitivity_where_it_was_taken(search: Search, tmp_path: Path) -> None:
+    found = Profile("accuracy", 64, 0.2, 0.9, 0.1, 1000.0, (Effect("pruning.ratio.stem", 0.5, 0.3, -0.1, 500.0),))
+    search.tracker.log_summary(replace(sample_summary([sample_record(0)]), sensitivity=found))
+    assert search.files() == SUMMARY_FILES | {"sensitivity.html", "sensitivity.json"}
+    assert Profile.from_json(search.text("sensitivity.json", tmp_path)) == found
+    assert "pruning.ratio" in search.text("sensitivity.html", tmp_path)
 
 
 def test_the_summary_has_figures_notes_and_an_end(search: Search) -> None:
