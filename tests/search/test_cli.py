@@ -11,18 +11,41 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
 
+from paretrim.search.cli import main
 from paretrim.search.result import Result
 
 
 def paretrim(*arguments: str, store: Path | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "paretrim", *arguments, *(["--store", str(store)] if store else [])]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+@dataclass(frozen=True)
+class Typed:
+    """How a command ended in this process, which spares the seconds that a new one takes to import torch."""
+
+    capsys: pytest.CaptureFixture[str]
+    patch: pytest.MonkeyPatch
+
+    def __call__(self, *arguments: str, store: Path) -> subprocess.CompletedProcess[str]:
+        self.patch.setattr(sys, "argv", ["paretrim", *arguments, "--store", str(store)])
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output, errors = self.capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), output, errors)
+
+
+@pytest.fixture
+def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Typed:
+    return Typed(capsys, monkeypatch)
 
 
 def test_help_names_every_command() -> None:
@@ -62,9 +85,9 @@ def test_all_mistakes_of_a_job_file_at_once_with_exit_code_2(tmp_path: Path) -> 
     ],
 )
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(
-    arguments: tuple[str, ...], words: str, tmp_path: Path
+    arguments: tuple[str, ...], words: str, typed: Typed, tmp_path: Path
 ) -> None:
-    done = paretrim(*arguments, store=tmp_path)
+    done = typed(*arguments, store=tmp_path)
     assert done.returncode == 2
     assert words in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
@@ -76,45 +99,45 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "UnknownJobError" in done.stderr
 
 
-def test_unknown_job_suggests_the_nearest(finished: Result) -> None:
-    done = paretrim("front", "tiny-11", store=finished.store.root)
+def test_unknown_job_suggests_the_nearest(finished: Result, typed: Typed) -> None:
+    done = typed("front", "tiny-11", store=finished.store.root)
     assert done.returncode == 2
     assert "did you mean 'tiny-1'?" in done.stderr
 
 
-def test_front_prints_the_baseline_first_and_the_next_commands(finished: Result) -> None:
-    done = paretrim("front", store=finished.store.root)
+def test_front_prints_the_baseline_first_and_the_next_commands(finished: Result, typed: Typed) -> None:
+    done = typed("front", store=finished.store.root)
     assert done.returncode == 0
     rows = [line for line in done.stdout.splitlines() if "(1.00)" in line]
     assert rows[0].split()[:2] == ["0", "baseline"]
     assert f"paretrim export {finished.name}" in done.stdout
 
 
-def test_front_json_is_the_promised_shape(finished: Result) -> None:
-    document = json.loads(paretrim("front", finished.name, "--json", store=finished.store.root).stdout)
+def test_front_json_is_the_promised_shape(finished: Result, typed: Typed) -> None:
+    document = json.loads(typed("front", finished.name, "--json", store=finished.store.root).stdout)
     assert document == json.loads(finished.require_report().to_json())
     assert list(document) == ["schema", "job", "baseline", "front"]
 
 
-def test_front_csv_reads_as_a_table(finished: Result) -> None:
-    text = paretrim("front", "--csv", store=finished.store.root).stdout
+def test_front_csv_reads_as_a_table(finished: Result, typed: Typed) -> None:
+    text = typed("front", "--csv", store=finished.store.root).stdout
     rows = list(csv.DictReader(io.StringIO(text)))
     assert rows[0]["kind"] == "baseline"
     assert {"trial", "validation_accuracy", "test_accuracy", "latency_ms_ratio"} <= set(rows[0])
 
 
-def test_export_checks_and_says_where(finished: Result, tmp_path: Path) -> None:
+def test_export_checks_and_says_where(finished: Result, typed: Typed, tmp_path: Path) -> None:
     condition = "accuracy >= baseline - 0.9"
     done = paretrim("export", "-o", str(tmp_path / "out"), "--where", condition, store=finished.store.root)
     assert done.returncode == 0, done.stderr
     assert "as recorded" in done.stdout
     assert (tmp_path / "out" / "model.onnx").exists()
-    again = paretrim("export", "-o", str(tmp_path / "out"), store=finished.store.root)
+    again = typed("export", "-o", str(tmp_path / "out"), store=finished.store.root)
     assert again.returncode == 2
 
 
-def test_export_that_nothing_meets_names_the_nearest(finished: Result, tmp_path: Path) -> None:
-    done = paretrim("export", "-o", str(tmp_path / "out"), "--where", "size_bytes <= 1", store=finished.store.root)
+def test_export_that_nothing_meets_names_the_nearest(finished: Result, typed: Typed, tmp_path: Path) -> None:
+    done = typed("export", "-o", str(tmp_path / "out"), "--where", "size_bytes <= 1", store=finished.store.root)
     assert done.returncode == 1
     assert "the nearest is trial" in done.stderr
     assert not (tmp_path / "out").exists()
@@ -125,22 +148,22 @@ def test_init_writes_a_job_that_works_as_it_is(tmp_path: Path) -> None:
     again = paretrim("init", "mine", cwd=tmp_path)
     assert again.returncode == 2
     assert "exists" in again.stderr
-    done = paretrim("search", "mine/job.yaml", "--trials", "3", cwd=tmp_path)
+    done = paretrim("search", "mine/job.yaml", "--trials", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "trial 0 (baseline) accuracy 0.9" in done.stdout
     assert (tmp_path / "paretrim-runs" / "study.db").exists()
 
 
-def test_nothing_feasible_fails_and_says_why(job_file: Path, tmp_path: Path) -> None:
+def test_nothing_feasible_fails_and_says_why(job_file: Path, typed: Typed, tmp_path: Path) -> None:
     strict = tmp_path / "job.yaml"
     strict.write_text(job_file.read_text() + "constraints: [size_bytes <= 2% of baseline]\n")
-    done = paretrim("search", str(strict), "--trials", "3", store=tmp_path / "store")
+    done = typed("search", str(strict), "--trials", "1", store=tmp_path / "store")
     assert done.returncode == 1
     assert "the one that binds is 'size_bytes <= 2% of baseline'" in done.stdout
     assert "Traceback" not in done.stderr + done.stdout
 
 
-def test_ui_serves_mlflow_on_loopback_until_it_is_interrupted(finished: Result) -> None:
+def test_ui_serves_mlflow_on_loopback_until_it_is_interrupted(finished: Result, typed: Typed) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -148,7 +171,7 @@ def test_ui_serves_mlflow_on_loopback_until_it_is_interrupted(finished: Result) 
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert _answer(f"http://127.0.0.1:{port}/health") == "OK"
-        taken = paretrim("ui", "--port", str(port), store=finished.store.root)
+        taken = typed("ui", "--port", str(port), store=finished.store.root)
         assert taken.returncode == 2
         assert f"port {port} is taken" in taken.stderr
     finally:

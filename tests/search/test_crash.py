@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from mlflow.tracking import MlflowClient
 
 from paretrim.search.result import open_result
@@ -53,31 +54,53 @@ def logged_trials(store: Path) -> Counter[int]:
     return Counter(int(run.data.tags["paretrim.trial"]) for run in runs)
 
 
-def test_two_kills_lose_repeat_and_double_nothing(job_file: Path, tmp_path: Path) -> None:
-    process = start("search", str(job_file), "--trials", str(TRIALS), store=tmp_path)
-    before = wait_for_trials(tmp_path, 2, process)
-    kill(process)
-    process = start("resume", store=tmp_path)
-    between = wait_for_trials(tmp_path, len(before) + 2, process)
-    kill(process)
-    assert between[: len(before)] == before or {r.number for r in before} <= {r.number for r in between}
-    process = start("resume", store=tmp_path)
-    output, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, output
-    after = {r.number: r for r in open_result(None, Store(tmp_path)).study.records()}
-    assert sorted(after) == list(range(TRIALS))
-    assert all(after[r.number] == r for r in [*before, *between])
-    assert logged_trials(tmp_path) == Counter(range(TRIALS))
+def by_number(store: Path) -> dict[int, TrialRecord]:
+    return {record.number: record for record in open_result(None, Store(store)).study.records()}
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(job_file: Path, tmp_path: Path) -> None:
-    process = start("search", str(job_file), store=tmp_path)
-    done = wait_for_trials(tmp_path, 3, process)
+def interrupt(process: subprocess.Popen[str]) -> str:
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
+    return output
+
+
+def finish(store: Path) -> dict[int, TrialRecord]:
+    """Let a search go on to its end."""
+    process = start("resume", store=store)
+    output, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, output
+    return by_number(store)
+
+
+def test_a_kill_and_ctrl_c_lose_repeat_and_double_nothing(job_file: Path, tmp_path: Path) -> None:
+    process = start("search", str(job_file), "--trials", str(TRIALS), store=tmp_path)
+    wait_for_trials(tmp_path, 1, process)
+    kill(process)
+    before = list(by_number(tmp_path).values())
+    process = start("resume", store=tmp_path)
+    between = wait_for_trials(tmp_path, len(before) + 1, process)
+    output = interrupt(process)
     assert "Go on with: paretrim resume tiny-1" in output
     assert "Traceback" not in output
-    kept = {r.number: r for r in open_result(None, Store(tmp_path)).study.records()}
-    assert all(kept[r.number] == r for r in done)
     assert not open_result(None, Store(tmp_path)).test_scores
+    kept = by_number(tmp_path)
+    assert all(kept[r.number] == r for r in [*before, *between])
+    after = finish(tmp_path)
+    assert sorted(after) == list(range(TRIALS))
+    assert all(after[number] == record for number, record in kept.items())
+    assert logged_trials(tmp_path) == Counter(range(TRIALS))
+
+
+@pytest.mark.slow
+def test_kills_at_each_trial_lose_repeat_and_double_nothing(job_file: Path, tmp_path: Path) -> None:
+    seen: list[TrialRecord] = []
+    for number in range(1, TRIALS - 1):
+        arguments = ("search", str(job_file), "--trials", str(TRIALS)) if number == 1 else ("resume",)
+        process = start(*arguments, store=tmp_path)
+        seen += wait_for_trials(tmp_path, number, process)
+        kill(process)
+    after = finish(tmp_path)
+    assert sorted(after) == list(range(TRIALS))
+    assert all(after[r.number] == r for r in seen)
+    assert logged_trials(tmp_path) == Counter(range(TRIALS))
