@@ -64,12 +64,24 @@ def profile(context: TrialContext, tell: Callable[[int, int, str], None]) -> Pro
 
 def _values(dimensions: Sequence[Dimension], context: TrialContext) -> Iterator[tuple[Dimension, Value]]:
     acting = {part.name for part in context.space.techniques if part.stage < TRAINING}
-    neutral: dict[str, Value] = {each.name: each.neutral for each in dimensions}
+    alone = existing(dimensions, _plain(dimensions))
     for dimension in dimensions:
-        alone = existing(dimensions, neutral)
         if dimension.name.partition(".")[0] in acting and dimension.name in alone:
             for value in _levels(dimension):
                 yield dimension, value
+
+
+def _plain(dimensions: Sequence[Dimension]) -> dict[str, Value]:
+    """Return the values that all knobs but one have: neutral ones, but a way of doing things that the job allows."""
+    return {each.name: _usual(each) for each in dimensions}
+
+
+def _usual(dimension: Dimension) -> Value:
+    if not isinstance(dimension, Choice) or dimension.neutral in dimension.values:
+        return dimension.neutral
+    # A word that stands only where a knob is turned says how that is done: with which pattern, on which family of grids.
+    how = bool(dimension.when) and isinstance(dimension.neutral, str)
+    return dimension.values[0] if how else dimension.neutral
 
 
 def _levels(dimension: Dimension) -> Iterator[Value]:
@@ -78,13 +90,13 @@ def _levels(dimension: Dimension) -> Iterator[Value]:
         return
     far = dimension.high if dimension.high != dimension.neutral else dimension.low
     levels = (dimension.neutral + (far - dimension.neutral) * i / _LEVELS for i in range(1, _LEVELS + 1))
-    yield from dict.fromkeys(_on_grid(dimension, level) for level in levels)
+    yield from dict.fromkeys(value for value in (_on_grid(dimension, x) for x in levels) if value != dimension.neutral)
 
 
 def _on_grid(dimension: Range, value: float) -> float:
     if dimension.step is None:
-        return value
-    return dimension.low + round((value - dimension.low) / dimension.step) * dimension.step
+        return max(dimension.low, value)
+    return dimension.low + max(0, round((value - dimension.low) / dimension.step)) * dimension.step
 
 
 class _Taker:
@@ -93,13 +105,13 @@ class _Taker:
     def __init__(self, context: TrialContext, workshop: Workshop) -> None:
         self._context = context
         self._workshop = workshop
-        self._neutral: dict[str, Value] = {each.name: each.neutral for each in context.space.dimensions}
+        self._plain = _plain(context.space.dimensions)
         self.batch: Batch = context.splits.train.first(_SAMPLES)
         self.loss, self.score = self._judge(context.model)
         self.bytes = _weight_bytes(context.model, {})
 
     def recipe(self, knob: str, value: Value) -> Recipe:
-        return Recipe.of(existing(self._context.space.dimensions, {**self._neutral, knob: value}))
+        return Recipe.of(existing(self._context.space.dimensions, {**self._plain, knob: value}))
 
     def made(self, recipe: Recipe) -> nn.Module:
         schooling = self._workshop.schooling(recipe)

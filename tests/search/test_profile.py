@@ -18,7 +18,7 @@ from paretrim.errors import TrialError
 from paretrim.search import prepare, profile_words, profiles
 from paretrim.search.cli import app
 from paretrim.search.job import Job
-from paretrim.search.profile import profile
+from paretrim.search.profile import _levels, profile
 from paretrim.search.profiles import Profiles
 from paretrim.search.space import Space
 from paretrim.search.store import Store
@@ -174,11 +174,21 @@ class Fragile(Technique):
     name: ClassVar[str] = "fragile"
     stage: ClassVar[int] = 30
 
+    def __init__(self, options: TechniqueOptions) -> None:
+        super().__init__(options)
+        self.seen: list[Recipe] = []
+
     def dimensions(self, anatomy: Anatomy) -> tuple[Dimension, ...]:
-        far = Range("fragile.far", 0.0, 1.0, neutral=0.0)
-        return (far, Choice("fragile.way", ("a", "b"), "a", when=(Condition("fragile.far"),)))
+        far, turned = Range("fragile.far", 0.0, 1.0, neutral=0.0), (Condition("fragile.far"),)
+        return (
+            far,
+            Choice("fragile.way", ("a", "b"), "a", when=turned),
+            Choice("fragile.how", ("in steps",), "at once", when=turned),
+            Choice("fragile.steps", (3,), 1, when=turned),
+        )
 
     def reshape(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
+        self.seen.append(recipe)
         if recipe.number("fragile.far") > 0.5:
             raise TrialError("it broke")
 
@@ -192,6 +202,26 @@ def test_what_cannot_be_made_is_told_and_the_rest_is_taken(context: TrialContext
     assert first.loss_increase == 0.0
     assert first.measured
     assert all((each.loss_increase, each.ms_saved, each.bytes_saved) == (None, None, 0.0) for each in broken)
+    # Of what hangs on the knob, numbers stay neutral; ways of doing it are those that the job allows.
+    found_ways = {tuple(value for name, value in recipe.items if name != "fragile.far") for recipe in technique.seen}
+    assert found_ways == {("in steps", 1, "a")}
+
+
+@pytest.mark.parametrize(
+    ("knob", "levels"),
+    [
+        (Range("a.b", 0.0, 0.75, 0.0, step=0.125), [0.25, 0.5, 0.75]),
+        (Range("a.b", 0.0, 0.5, 0.0, step=0.5), [0.5]),
+        (Range("a.b", 0.5, 0.75, 0.0, step=0.125), [0.5, 0.75]),
+        (Range("a.b", 0.7, 1.0, 1.0, step=0.05), [0.9, 0.8, 0.7]),
+        (Range("a.b", 0.0, 0.9, 0.0), [0.3, 0.6, 0.9]),
+        (Choice("a.b", (4, 8, "none"), "none"), [4, 8]),
+        (Choice("a.b", ("none",), "none"), []),
+    ],
+    ids=repr,
+)
+def test_a_knob_is_turned_to_a_few_values_that_the_search_could_choose(knob: Dimension, levels: list[float]) -> None:
+    assert list(_levels(knob)) == pytest.approx(levels)
 
 
 def shown(found: Profile) -> str:
