@@ -351,7 +351,9 @@ def _print(tried: list[Tried], lenet: tuple[float, float] | None) -> None:
             f"{t.smaller:.2f} | {t.seconds:.0f} |"
         )
     if lenet is not None:
-        print(f"\nLeNet-300-100, 95% zeros and a codebook of 4 bits: {lenet[0]:.1f} times smaller, {lenet[1]:.2%} test error")
+        print(
+            f"\nLeNet-300-100, 95% zeros and a codebook of 4 bits: {lenet[0]:.1f} times smaller, {lenet[1]:.2%} test error"
+        )
 
 
 def _say(text: str) -> None:
