@@ -17,7 +17,7 @@ from paretrim.spaces.attention import Heads, cut_heads
 from paretrim.spaces.cutting import Cutter, Rounding, even_counts, ranked_counts
 from paretrim.spaces.dimension import Choice, Condition, Dimension, Range, Value
 from paretrim.spaces.group_penalty import GroupPenalty
-from paretrim.spaces.importance import Importance, head_scores, seed_of, take_gradients
+from paretrim.spaces.importance import IMPORTANCES, Importance, head_scores, seed_of, take_gradients
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.recovery import recover
 from paretrim.spaces.rewriting import frozen_kept, rewrite
@@ -59,6 +59,17 @@ class PruningOptions(TechniqueOptions):
     step_epochs: Epochs = 1
     sparsity_epochs: Epochs = 0
     sparsity_strength: Annotated[float, Field(gt=0.0, le=10.0)] = 1e-3
+
+    @field_validator("importance", mode="before")
+    @classmethod
+    def _known(cls, value: object) -> object:
+        # Of a choice between a name and a list of names, pydantic would tell of both what is wrong.
+        if value in ([], ()):
+            raise ValueError(f"is empty; name at least one of {', '.join(IMPORTANCES)}")
+        for name in value if isinstance(value, list | tuple) else [value]:
+            if name not in IMPORTANCES:
+                raise ValueError(f"input should be one of {', '.join(IMPORTANCES)}; given {name!r:.40}")
+        return value
 
     @field_validator("importance")
     @classmethod

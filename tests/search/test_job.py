@@ -147,7 +147,7 @@ WRONG_VALUES: list[tuple[dict[str, Any], str, str]] = [
         "'auto', or a mapping of techniques with their settings, is needed; given ['pruning']",
     ),
     ({"space": {"pruning": {"ratio": [0.5, 0.2]}}}, "space.pruning", "the first must be the smaller"),
-    ({"space": {"pruning": {"importance": "l3"}}}, "space.pruning.importance", "'l1' or 'l2'; given 'l3'"),
+    ({"space": {"pruning": {"importance": "l3"}}}, "space.pruning.importance", "one of l1, l2, taylor"),
     ({"space": {"quantization": {"weight_bits": []}}}, "space.quantization.weight_bits", "is empty; name at least one"),
     ({"space": {"quantization": {"weight_bits": [9]}}}, "space.quantization.weight_bits.0", "given 9"),
     ({"space": {"recovery": {"learning_rate": [0.1, 0.1]}}}, "space.recovery", "the first must be the smaller"),

@@ -130,7 +130,7 @@ def test_a_mistake_tells_what_was_given_what_is_allowed_and_what_may_be_meant(tm
     text = f"{NEEDED}budget:\n  trails: 5\nspace:\n  pruning:\n    importance: l3\n"
     assert mistakes(tmp_path, text) == [
         "line 4, budget.trails: unknown key; allowed: trials, minutes, parallel, trial_minutes; did you mean 'trials'?",
-        "line 7, space.pruning.importance: input should be 'l1' or 'l2'; given 'l3'",
+        "line 7, space.pruning.importance: input should be one of l1, l2, taylor, geometric_median, bn_scale, random; given 'l3'",
     ]
 
 
