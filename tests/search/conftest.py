@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from paretrim.search import prepare
+from paretrim.search import driver, prepare
 from paretrim.search.api import search
 from paretrim.search.job import Job
 from paretrim.search.result import Result, objectives_of
@@ -60,7 +60,14 @@ def a_search(store: Store, records: Sequence[TrialRecord], job: Job) -> Result:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Result:
+def one_ray() -> Iterator[None]:
+    """Ray, started once for all searches of this process; each that finds none would start and end its own."""
+    with driver._ray(tiny_job()):
+        yield
+
+
+@pytest.fixture(scope="session")
+def finished(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A search of six trials that ended."""
     return search(tiny_job(), store=tmp_path_factory.mktemp("store"))
 
@@ -73,7 +80,7 @@ def context(finished: Result, tmp_path_factory: pytest.TempPathFactory) -> Trial
 
 
 @pytest.fixture(scope="session")
-def several(tmp_path_factory: pytest.TempPathFactory) -> Result:
+def several(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A search of four trials on two targets, for a score that is cross-validated."""
     job = tiny_job(
         name="several",

@@ -18,8 +18,12 @@ from urllib.request import urlopen
 
 import pytest
 
+from paretrim.search import engine
 from paretrim.search.cli import main
 from paretrim.search.result import Result
+from paretrim.tracking.testing import sample_record
+
+from .conftest import a_search
 
 
 def paretrim(*arguments: str, store: Path | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -148,16 +152,30 @@ def test_init_writes_a_job_that_works_as_it_is(tmp_path: Path) -> None:
     again = paretrim("init", "mine", cwd=tmp_path)
     assert again.returncode == 2
     assert "exists" in again.stderr
-    done = paretrim("search", "mine/job.yaml", "--trials", "1", cwd=tmp_path)
+    # It loads the model, which is trained at the first time, and the data, and checks that they fit.
+    done = paretrim("space", "mine/job.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "block1.conv1" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_job_that_init_writes_is_searched(tmp_path: Path) -> None:
+    assert paretrim("init", "mine", cwd=tmp_path).returncode == 0
+    done = paretrim("search", "mine/job.yaml", "--trials", "4", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "trial 0 (baseline) accuracy 0.9" in done.stdout
     assert (tmp_path / "paretrim-runs" / "study.db").exists()
 
 
-def test_nothing_feasible_fails_and_says_why(job_file: Path, typed: Typed, tmp_path: Path) -> None:
+def test_nothing_feasible_fails_and_says_why(
+    job_file: Path, typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     strict = tmp_path / "job.yaml"
     strict.write_text(job_file.read_text() + "constraints: [size_bytes <= 2% of baseline]\n")
-    done = typed("search", str(strict), "--trials", "1", store=tmp_path / "store")
+    records = [sample_record(0), sample_record(1, size_bytes=50_000.0)]
+    # What a search without a front is, tests/search/test_faults.py tells.
+    monkeypatch.setattr(engine, "start", lambda job, store, _: a_search(store, records, job))
+    done = typed("search", str(strict), store=tmp_path / "store")
     assert done.returncode == 1
     assert "the one that binds is 'size_bytes <= 2% of baseline'" in done.stdout
     assert "Traceback" not in done.stderr + done.stdout

@@ -35,7 +35,7 @@ def wait_for_trials(store: Path, count: int, process: subprocess.Popen[str]) -> 
             records = list(open_result(None, Store(store)).study.records())
             if len(records) >= count:
                 return records
-        time.sleep(0.2)
+        time.sleep(0.5)  # each look takes time from the search
     raise AssertionError(
         f"no {count} trials: {process.stdout.read() if process.stdout and process.poll() is not None else ''}"
     )

@@ -5,26 +5,33 @@ from __future__ import annotations
 import pytest
 
 from paretrim.search.api import search
+from paretrim.search.result import Result
 from paretrim.tracking.records import TrialRecord
 
 from .conftest import tiny_job
 
 # The hang takes them whole; any other trial takes seconds, its waits for measurements left out.
 MINUTES = 0.3
+TRIALS = 7
 FAULTS = ("hang", "kill", "nan", "raise")
 
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> list[TrialRecord]:
-    """A search of eight trials in which four suffer a fault each."""
+def result(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A search of seven trials in which four suffer a fault each, and whose constraint nothing meets."""
     faults = tmp_path_factory.mktemp("faults")
     for name in FAULTS:
         (faults / name).touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PARETRIM_TEST_FAULTS", str(faults))
-        budget = {"trials": 8, "parallel": 2, "trial_minutes": MINUTES}
-        job = tiny_job(model="tiny:faulty_model", budget=budget)
-        return list(search(job, store=tmp_path_factory.mktemp("store")).records)
+        budget = {"trials": TRIALS, "parallel": 2, "trial_minutes": MINUTES}
+        job = tiny_job(model="tiny:faulty_model", budget=budget, constraints=["size_bytes <= 2% of baseline"])
+        return search(job, store=tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def records(result: Result) -> list[TrialRecord]:
+    return list(result.records)
 
 
 def cause_with(records: list[TrialRecord], words: str) -> str:
@@ -33,8 +40,8 @@ def cause_with(records: list[TrialRecord], words: str) -> str:
 
 
 def test_the_search_goes_on_to_its_budget(records: list[TrialRecord]) -> None:
-    assert [r.number for r in records] == list(range(8))
-    assert sum(r.complete for r in records) == 4
+    assert [r.number for r in records] == list(range(TRIALS))
+    assert sum(r.complete for r in records) == TRIALS - len(FAULTS)
 
 
 def test_a_raise_is_recorded_with_the_users_own_traceback(records: list[TrialRecord]) -> None:
@@ -58,3 +65,9 @@ def test_a_killed_process_is_recorded_as_killed(records: list[TrialRecord]) -> N
 
 def test_the_baseline_is_not_touched_by_faults(records: list[TrialRecord]) -> None:
     assert all(r.complete for r in records[:3])
+
+
+def test_a_search_that_found_nothing_has_an_end_that_says_why(result: Result) -> None:
+    assert not result.interrupted
+    assert not result.require_report().front
+    assert "the one that binds is 'size_bytes <= 2% of baseline'" in result.why_empty()

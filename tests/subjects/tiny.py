@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -37,17 +38,18 @@ class TinyNet(nn.Module):
 
 
 class FaultyNet(TinyNet):
-    """Suffers a fault in training for each file of that name in the folder that the environment names; once each.
+    """Suffers a fault in training for each file of that name in a folder; once each.
 
     A trial's copy of the net suffers one fault at most.
     """
 
     suffered = False
+    faults = ""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # Not where it is only tried out, without gradients.
         learns = self.training and torch.is_grad_enabled()
-        fault = _take_fault() if learns and not self.suffered and FAULTS in os.environ else ""
+        fault = _take_fault(self.faults) if learns and self.faults and not self.suffered else ""
         self.suffered = self.suffered or bool(fault)
         if fault == "raise":
             raise RuntimeError("the augmentation tripped over its own feet")
@@ -58,12 +60,17 @@ class FaultyNet(TinyNet):
         return super().forward(x) * (float("nan") if fault == "nan" else 1.0)
 
 
+Net = TypeVar("Net", bound=TinyNet)
+
+
 def model() -> nn.Module:
     return _trained(TinyNet)
 
 
 def faulty_model() -> nn.Module:
-    return _trained(FaultyNet)
+    net = _trained(FaultyNet)
+    net.faults = os.environ.get(FAULTS, "")
+    return net
 
 
 def data() -> paretrim.Splits:
@@ -74,25 +81,22 @@ def data() -> paretrim.Splits:
     return paretrim.Splits(train=train, calibration=calibration, validation=validation, test=test)
 
 
-def _trained(kind: type[TinyNet]) -> nn.Module:
+def _trained(kind: type[Net]) -> Net:
     torch.manual_seed(0)
     net = kind()
     split = data().search.train
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
-    before = os.environ.pop(FAULTS, None)
     net.train()
     for epoch in range(6):
         for batch in split.batches(50, seed=epoch):
             optimizer.zero_grad()
             functional.cross_entropy(net(batch.inputs), batch.labels).backward()
             optimizer.step()
-    if before is not None:
-        os.environ[FAULTS] = before
     return net.eval()
 
 
-def _take_fault() -> str:
-    for path in sorted(Path(os.environ[FAULTS]).iterdir()):
+def _take_fault(folder: str) -> str:
+    for path in sorted(Path(folder).iterdir()):
         try:
             path.unlink()
         except FileNotFoundError:  # another trial took it
