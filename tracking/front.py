@@ -93,11 +93,12 @@ def _candidates(
     records: Sequence[TrialRecord], constraints: Sequence[Constraint], *, disturbed: bool
 ) -> list[TrialRecord]:
     base = baseline_metrics(records)
-    return [
-        r
-        for r in records
-        if r.complete and feasible(r.metrics, constraints, base) and (disturbed or r.kind == BASELINE or not crowded(r))
-    ]
+    return [r for r in records if _counts(r, constraints, base, disturbed=disturbed)]
+
+
+def _counts(record: TrialRecord, constraints: Sequence[Constraint], base: Metrics, *, disturbed: bool) -> bool:
+    quiet = disturbed or record.kind == BASELINE or not crowded(record)
+    return record.complete and quiet and feasible(record.metrics, constraints, base)
 
 
 def hypervolume(
@@ -112,19 +113,40 @@ def hypervolume(
     Returns:
         A number from 0 to 1.
     """
+    base = baseline_metrics(records)
+    found = [place(record, objectives, constraints, base) for record in records]
+    return volume([point for point in found if point is not None])
+
+
+def place(
+    record: TrialRecord, objectives: Sequence[Objective], constraints: Sequence[Constraint], baseline: Metrics
+) -> Sequence[float] | None:
+    """Return where a trial lies in the box of `hypervolume`: 0 is as good as can be, 1 the reference.
+
+    Args:
+        record: The trial.
+        objectives: What is compared.
+        constraints: What a point must meet.
+        baseline: The baseline's measurements; empty while it is not done.
+
+    Returns:
+        A number for each objective; None for a trial that does not count, or lies outside.
+    """
+    if not baseline or not _counts(record, constraints, baseline, disturbed=False):
+        return None
+    point = [normalized(o, record.metrics[o.name], baseline[o.name]) for o in objectives]
+    return [max(0.0, x) for x in point] if all(x < 1.0 for x in point) else None
+
+
+def volume(points: Sequence[Sequence[float]]) -> float:
+    """Return the share of the box, from 0 to 1 in each direction, that points dominate."""
     import moocore  # noqa: PLC0415 - as above
 
-    base = baseline_metrics(records)
-    points = [
-        [_normalized(o, r.metrics[o.name], base[o.name]) for o in objectives]
-        for r in _candidates(records, constraints, disturbed=False)
-        if base
-    ]
-    inside = [point for point in points if all(x < 1.0 for x in point)]
-    return float(moocore.hypervolume(np.clip(inside, 0.0, 1.0), ref=[1.0] * len(objectives))) if inside else 0.0
+    return float(moocore.hypervolume(np.asarray(points), ref=[1.0] * len(points[0]))) if len(points) else 0.0
 
 
-def _normalized(objective: Objective, value: float, base: float) -> float:
+def normalized(objective: Objective, value: float, base: float) -> float:
+    """Return a value's place in the box of `hypervolume`, in one objective: 0 is as good as can be, 1 the reference."""
     if not objective.maximize:
         return value / (2 * base) if base > 0 else float(value > base)
     reach = _SCORE_RANGE * max(1.0, abs(base))
