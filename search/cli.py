@@ -172,19 +172,30 @@ def export(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write; must not exist.")
     ] = ...,  # type: ignore[assignment]
     trial: Annotated[int | None, typer.Option(help="Number of the trial to export.")] = None,
-    minimize: Annotated[str | None, typer.Option(help="Metric to minimize; by default latency_ms.")] = None,
-    where: Annotated[
-        str | None, typer.Option(help='Condition, such as "accuracy >= baseline - 0.01"; by default within a point.')
+    pick: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE", help="cheapest (the default), knee, nearest, or lexicographic: see docs/front.md."
+        ),
     ] = None,
+    minimize: Annotated[str | None, typer.Option(help="For cheapest: the metric; by default latency_ms.")] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(help='Condition, such as "accuracy >= baseline - 0.01"; for cheapest by default within a point.'),
+    ] = None,
+    wish: Annotated[str | None, typer.Option(help='For nearest: "latency_ms=0.03,size_bytes=20% of baseline".')] = None,
+    order: Annotated[str | None, typer.Option(help='For lexicographic: "accuracy>latency_ms>size_bytes".')] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when a timing differs from the logged one.")] = False,
     target: TargetOption = None,
     store: StoreOption = None,
 ) -> None:
     """Write a point of the front as a bundle, and check it in a clean process."""
-    if trial is not None and (minimize or where):
-        raise UsageError("--trial names one point; leave --minimize and --where out, or leave --trial out")
     result = _opened(job, store, target)
-    verdict = result.export(output, trial=trial, minimize=minimize, where=where, strict=strict)
+    # Any text: what is no rule is told with the rules that there are.
+    rule: Any = pick
+    verdict = result.export(
+        output, rule, trial=trial, minimize=minimize, where=where, wish=wish, order=order, strict=strict
+    )
     console = Console()
     for line in verdict.checks:
         console.print(f"checked  {line}", highlight=False, soft_wrap=True)

@@ -12,13 +12,14 @@ import pandas as pd
 from paretrim.errors import ArtifactError, NothingFoundError, UsageError, nearest
 from paretrim.evaluators.artifact import Artifact
 from paretrim.search.job import Job
+from paretrim.search.misses import why_empty
+from paretrim.search.picking import Asked, Field, Rule, pick
 from paretrim.search.store import JobFolder, Store
 from paretrim.search.study import SCHEMA, Study, notes_of
-from paretrim.tracking import constraints
-from paretrim.tracking.front import Objective, baseline_metrics, binding, hypervolume, nearest_misses
+from paretrim.tracking.front import Objective, baseline_metrics, hypervolume
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.report import Report, Row, build, row_of
-from paretrim.tracking.settled import Final, crowded, settled
+from paretrim.tracking.settled import Final, settled
 
 if TYPE_CHECKING:
     from paretrim.search.driver import Outcome
@@ -146,81 +147,65 @@ class Result:
 
     def why_empty(self) -> str:
         """Say which constraint binds, by how much, and the nearest misses; empty when something is feasible."""
-        bound = binding(self.records, self.job.bounds)
-        if bound is None:
-            disturbed = sum(r.complete and crowded(r) for r in self.records)
-            if not disturbed or self.require_report().front:
-                return ""
-            return (
-                f"{disturbed} trials meet the constraints or may, but were timed while others kept the machine busy; take them "
-                f"again when it is quieter, with: paretrim resume {self.name}"
-            )
-        constraint, excess = bound
-        report = self.require_report()
-        reference = {**report.baseline.validation, **report.baseline.metrics}
-        lines = [
-            f"no trial meets all constraints; the one that binds is '{constraint.text}' "
-            f"(that is {constraint.metric} {'<=' if constraint.upper else '>='} {constraint.limit(reference):.6g}), "
-            f"missed by {excess:.1%} at the least. Nearest misses:"
-        ]
-        for miss in nearest_misses(self.records, self.job.bounds):
-            broken = ", ".join(f"{c.metric} {miss.record.metrics[c.metric]:.6g} (by {x:.1%})" for c, x in miss.broken)
-            lines.append(f"  trial {miss.record.number} ({miss.record.kind}): {broken}")
-        return "\n".join(lines)
+        report = self.report
+        return "" if report is None else why_empty(report, self.records, self.job.bounds)
 
-    def pick(self, *, trial: int | None = None, minimize: str | None = None, where: str | None = None) -> Row:
-        """Choose a point, by validation scores and measurements only.
-
-        Args:
-            trial: A trial's number; it need not be on the front.
-            minimize: A metric to minimize; by default ``latency_ms``.
-            where: A condition such as ``accuracy >= baseline - 0.01``; by default the metric within one point.
-
-        Raises:
-            UsageError: No such trial or metric.
-            NothingFoundError: No point of the front meets the condition; the message has the nearest.
-        """
-        report = self.require_report()
-        if trial is not None:
-            return self._row_of(trial)
-        wanted = minimize or "latency_ms"
-        base = {**report.baseline.validation, **report.baseline.metrics}
-        if wanted not in base:
-            raise UsageError(f"unknown metric '{wanted}'; allowed: {', '.join(base)}{nearest(wanted, list(base))}")
-        condition = constraints.parse(where or self._within_a_point())
-        if condition.metric not in base:
-            raise UsageError(
-                f"unknown metric '{condition.metric}' in '{condition.text}'; allowed: {', '.join(base)}"
-                f"{nearest(condition.metric, list(base))}"
-            )
-        if not report.front:
-            raise NothingFoundError(self.why_empty() or f"{self.name} has no points on its front")
-        scored = [(row, {**row.validation, **row.metrics}) for row in report.front]
-        fit = [(row, values) for row, values in scored if condition.met(values, base)]
-        if not fit:
-            row, values = min(scored, key=lambda item: condition.excess(item[1], base))
-            raise NothingFoundError(
-                f"no point of the front of {self.name} meets '{condition.text}'; the nearest is trial {row.trial} with "
-                f"{condition.metric} {values[condition.metric]:.6g}, and the bound is {condition.limit(base):.6g}"
-            )
-        return min(fit, key=lambda item: item[1][wanted])[0]
-
-    def export(
+    def pick(
         self,
-        folder: str | Path,
+        rule: Rule | None = None,
         *,
         trial: int | None = None,
         minimize: str | None = None,
         where: str | None = None,
+        wish: str | Mapping[str, float] | None = None,
+        order: str | Sequence[str] | None = None,
+    ) -> Row:
+        """Choose a point, by validation scores and measurements only.
+
+        Args:
+            rule: ``cheapest`` (the default), ``knee``, ``nearest`` or ``lexicographic``; see docs/front.md.
+            trial: A trial's number, in the place of a rule; it need not be on the front.
+            minimize: For ``cheapest``: a metric; by default ``latency_ms``.
+            where: A condition such as ``accuracy >= baseline - 0.01``; for ``cheapest`` by default the metric within one
+                point, for ``knee`` none.
+            wish: For ``nearest``: a point such as ``latency_ms=0.03,size_bytes=20% of baseline``, or values by metric.
+            order: For ``lexicographic``: objectives such as ``accuracy>latency_ms``, or their names.
+
+        Raises:
+            UsageError: No such trial, metric or rule, or options contradict each other.
+            NothingFoundError: No point of the front meets the condition, and the message has the nearest; or the front has
+                no knee.
+        """
+        asked = Asked(rule, trial, minimize, where, wish, order)
+        asked.checked()
+        report = self.require_report()
+        if trial is not None:
+            return self._row_of(trial)
+        paired = bool(self._kept("alike"))
+        return pick(asked, Field(report, bool(self.study.noted("maximize", True)), paired, self.why_empty()))
+
+    def export(
+        self,
+        folder: str | Path,
+        rule: Rule | None = None,
+        *,
+        trial: int | None = None,
+        minimize: str | None = None,
+        where: str | None = None,
+        wish: str | Mapping[str, float] | None = None,
+        order: str | Sequence[str] | None = None,
         strict: bool = False,
     ) -> Verdict:
         """Write a point as a bundle and check it in a clean process; see `pick` for the choice.
 
         Args:
             folder: Where to write; must not exist.
+            rule: As in `pick`, and so are the others.
             trial: A trial's number.
             minimize: A metric to minimize.
             where: A condition.
+            wish: A point to be near to.
+            order: Objectives, the one that matters most first.
             strict: Whether a timing that differs from the logged one fails.
 
         Raises:
@@ -229,7 +214,8 @@ class Result:
         """
         from paretrim.search.export import export  # noqa: PLC0415 - loads the user's data, needed here only
 
-        return export(self, self.pick(trial=trial, minimize=minimize, where=where), Path(folder), strict=strict)
+        row = self.pick(rule, trial=trial, minimize=minimize, where=where, wish=wish, order=order)
+        return export(self, row, Path(folder), strict=strict)
 
     def reopen(self) -> Study:
         """Return the study for a run that goes on with it."""
@@ -250,15 +236,6 @@ class Result:
             "trial_seconds": own,
             "overhead_seconds_per_trial": max(0.0, wall - own / self.job.budget.parallel) / ended,
         }
-
-    def _within_a_point(self) -> str:
-        name, maximize = self.job.metric_name, bool(self.study.noted("maximize", True))
-        if not maximize:
-            return f"{name} <= 101% of baseline"
-        report = self.report
-        # A point is a hundredth of a share; of what is counted otherwise, such as in percent, a hundredth of its size.
-        share = report is None or abs(report.baseline.validation[name]) <= 1.0
-        return f"{name} >= baseline - 0.01" if share else f"{name} >= 99% of baseline"
 
     def _row_of(self, number: int) -> Row:
         record = next((r for r in self.records if r.number == number), None)

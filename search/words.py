@@ -73,7 +73,8 @@ def front_table(report: Report, *, most: int | None = None, test: bool = True) -
 
 def _cells(row: Row, report: Report, costs: Sequence[str], test: bool) -> list[str]:
     on_front = row.trial in {point.trial for point in report.front}
-    name = f"{row.kind}{' *' if row is report.baseline and on_front else ''}"
+    bend = ", knee" if row.trial == report.knee else ""
+    name = f"{row.kind}{' *' if row is report.baseline and on_front else ''}{bend}"
     cells = [str(row.trial), name, _score(row.validation.get(report.metric)) + _reach(row.interval.get(report.metric))]
     if test:
         cells.append(_score(row.test.get(report.metric)))

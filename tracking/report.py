@@ -11,6 +11,7 @@ import pandas as pd
 
 from paretrim.tracking.constraints import Constraint
 from paretrim.tracking.front import Objective, baseline_metrics, trial_front
+from paretrim.tracking.knee import knee
 from paretrim.tracking.records import BASELINE, TrialRecord, Value
 from paretrim.tracking.settled import CROWDED
 from paretrim.tracking.ties import ties_of
@@ -73,6 +74,8 @@ class Report:
         objectives: What was optimized.
         baseline: The uncompressed model.
         front: The trials that no other trial beats, best in the first objective first.
+        knee: Number of the front's trial from which a gain in one objective costs most in the others, see
+            tracking/knee.py; None for a front without one.
     """
 
     job: str
@@ -80,6 +83,7 @@ class Report:
     objectives: tuple[Objective, ...]
     baseline: Row
     front: tuple[Row, ...]
+    knee: int | None = None
 
     def to_json(self) -> str:
         """Return the promised JSON."""
@@ -88,18 +92,32 @@ class Report:
             "job": self.job,
             "baseline": self.baseline.to_plain(),
             "front": [row.to_plain() for row in self.front],
+            "knee": self.knee,
         }
         return json.dumps(document, indent=2)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the front as a table, one row a point."""
-        return pd.DataFrame([_flat(row) for row in self.front])
+        return pd.DataFrame([self._flat(row) for row in self.front])
 
     def to_csv(self) -> str:
         """Return the baseline and the front as CSV, the baseline first."""
         rows = [self.baseline, *(row for row in self.front if row.trial != self.baseline.trial)]
-        csv: str = pd.DataFrame([_flat(row) for row in rows]).to_csv(index=False)
+        csv: str = pd.DataFrame([self._flat(row) for row in rows]).to_csv(index=False)
         return csv
+
+    def _flat(self, row: Row) -> dict[str, Any]:
+        return {
+            "trial": row.trial,
+            "kind": row.kind,
+            "knee": row.trial == self.knee,
+            **{f"validation_{name}": value for name, value in row.validation.items()},
+            **{f"test_{name}": value for name, value in row.test.items()},
+            **row.metrics,
+            **{f"{name}_ratio": value for name, value in row.ratio.items()},
+            **row.recipe,
+            "sha256": row.sha256,
+        }
 
 
 def build(
@@ -133,7 +151,8 @@ def build(
     chosen = trial_front(records, objectives, constraints)
     ties = ties_of(chosen, objectives, alike or {})
     rows = tuple(replace(row(record), ties=ties[record.number]) for record in chosen)
-    return Report(job, metric, tuple(objectives), row(base), rows)
+    bend = knee([record.metrics for record in chosen], objectives, reference)
+    return Report(job, metric, tuple(objectives), row(base), rows, None if bend is None else rows[bend].trial)
 
 
 def row_of(record: TrialRecord, metric: str, base: Mapping[str, float], test_scores: Mapping[str, float]) -> Row:
@@ -174,16 +193,3 @@ def _ratio(name: str, measured: Mapping[str, float], base: Mapping[str, float], 
     if name in _PAIRED and _PAIRED[name] in measured:
         return measured[_PAIRED[name]]
     return measured[name] / base[name]
-
-
-def _flat(row: Row) -> dict[str, Any]:
-    return {
-        "trial": row.trial,
-        "kind": row.kind,
-        **{f"validation_{name}": value for name, value in row.validation.items()},
-        **{f"test_{name}": value for name, value in row.test.items()},
-        **row.metrics,
-        **{f"{name}_ratio": value for name, value in row.ratio.items()},
-        **row.recipe,
-        "sha256": row.sha256,
-    }

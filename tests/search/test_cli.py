@@ -120,7 +120,7 @@ def test_front_prints_the_baseline_first_and_the_next_commands(finished: Result,
 def test_front_json_is_the_promised_shape(finished: Result, typed: Typed) -> None:
     document = json.loads(typed("front", finished.name, "--json", store=finished.store.root).stdout)
     assert document == json.loads(finished.require_report().to_json())
-    assert list(document) == ["schema", "job", "baseline", "front"]
+    assert list(document) == ["schema", "job", "baseline", "front", "knee"]
 
 
 def test_front_csv_reads_as_a_table(finished: Result, typed: Typed) -> None:

@@ -50,7 +50,7 @@ def csv_rows(report: Report) -> list[dict[str, str]]:
 
 def test_the_json_has_the_promised_keys_and_no_others() -> None:
     read = document(a_report())
-    assert list(read) == ["schema", "job", "baseline", "front"]
+    assert list(read) == ["schema", "job", "baseline", "front", "knee"]
     assert (read["schema"], read["job"]) == (1, "digits-1")
 
 
