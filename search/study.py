@@ -9,18 +9,23 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from paretrim.errors import UnknownJobError
+from paretrim.search.adviser import Advice, Adviser, Ask
+from paretrim.search.knobs import distribution, from_sampled, sampled
+from paretrim.search.mirror import Ending
+from paretrim.search.samplers import AUTO
 from paretrim.search.space import Space
-from paretrim.spaces.dimension import Choice, Dimension, Range, Value, exists
+from paretrim.spaces.dimension import Value
 from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.constraints import Constraint
 from paretrim.tracking.front import Objective, baseline_metrics
@@ -30,8 +35,8 @@ SCHEMA = 2
 # A recipe that was under way at this many deaths of the driver is taken to be their cause.
 _MOST_ATTEMPTS = 3
 _KIND, _RECIPE, _RECORD, _ATTEMPTS = "paretrim:kind", "paretrim:recipe", "paretrim:record", "paretrim:attempts"
+_ASK = "paretrim:ask"
 _PREFIX = "paretrim:"
-_DECIMALS = 9
 _DIRECTIONS = {True: StudyDirection.MAXIMIZE, False: StudyDirection.MINIMIZE}
 
 
@@ -62,6 +67,9 @@ def notes_of(url: str, name: str) -> dict[str, Any]:
 
 class Study:
     """The study of one search. Opening one changes nothing; the first `ask` takes over what an earlier run left open.
+
+    Safe to use from several threads: one may ask a slow sampler while others tell. Everything is kept in memory too,
+    so that nothing is read again from the database, where reading takes the longer the more trials there are.
 
     Args:
         url: Database of the studies.
@@ -94,15 +102,32 @@ class Study:
             self._study = optuna.create_study(storage=_storage(url), study_name=name, directions=directions)
         else:
             self._study = _load(url, name)
-        self._given_out: dict[int, optuna.Trial] = {}
-        self._orphans: list[optuna.Trial] | None = None
+        self._lock, self._asking = threading.RLock(), threading.Lock()
+        self._adviser = Adviser(directions, seed)
+        self._open: dict[int, _Open] = {}
+        self._queue: list[int] | None = None
+        self._read()
+
+    def _read(self) -> None:
         found = self._study.get_trials(deepcopy=False)
+        self._trials = len(found)
         written = [TrialRecord.from_json(t.user_attrs[_RECORD]) for t in found if _RECORD in t.user_attrs]
         self._done: dict[int, TrialRecord] = {record.number: record for record in written}
+        self._ordered: list[TrialRecord] | None = None
+        self._base = baseline_metrics(written)
+        for trial in found:
+            if _ASK in trial.user_attrs:
+                self._adviser.remember(Ask(**trial.user_attrs[_ASK]))
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What is optimized."""
+        return self._objectives
 
     def note(self, key: str, value: Any) -> None:
         """Keep a JSON-ready value with the study."""
-        self._study.set_user_attr(_PREFIX + key, json.dumps(value))
+        with self._lock:
+            self._study.set_user_attr(_PREFIX + key, json.dumps(value))
 
     def noted(self, key: str, default: Any = None) -> Any:
         """Return a value kept by `note`."""
@@ -112,86 +137,251 @@ class Study:
     def begin(self, anchors: dict[str, Recipe]) -> None:
         """Queue the anchors of a new study, in order: the baseline comes first."""
         for kind, recipe in anchors.items():
-            self._study.enqueue_trial({}, user_attrs={_KIND: kind, _RECIPE: recipe.to_json()})
+            self._queue_up({_KIND: kind, _RECIPE: recipe.to_json()})
+
+    def enqueue(self, space: Space, recipes: Sequence[Mapping[str, Value]]) -> int:
+        """Queue recipes to be made before the sampler is asked again, without those that are in the study already.
+
+        Args:
+            space: What is searched.
+            recipes: Their values; constants may be left out, and what does not exist with the rest is.
+
+        Returns:
+            How many were queued.
+        """
+        queued = 0
+        with self._lock:
+            self._adopt()
+            for values in recipes:
+                recipe = space.recipe(dict(values), self._seed_of(self._trials))
+                if not self._adviser.knows(recipe):
+                    self._adviser.count(recipe)
+                    self._queue_up({_RECIPE: recipe.to_json()}, *_stored(space, recipe))
+                    queued += 1
+        return queued
+
+    @property
+    def ended(self) -> int:
+        """How many trials ended."""
+        return len(self._done)
+
+    @property
+    def known(self) -> int:
+        """How many trials ended, were handed out, or wait ready to be."""
+        with self._lock:
+            waiting = set(self._queue or ())
+            return len(self._done) + sum(number not in waiting for number in self._open)
 
     def records(self) -> list[TrialRecord]:
         """Return the records of all trials that ended, by number."""
-        return [self._done[number] for number in sorted(self._done)]
+        with self._lock:
+            if self._ordered is None:
+                self._ordered = [self._done[number] for number in sorted(self._done)]
+            return list(self._ordered)
 
     def ask(self, space: Space) -> Asked:
         """Return the next trial to make: one that was interrupted, an anchor, or a new one from the sampler."""
-        orphans = self._adopt()
-        trial = orphans.pop(0) if orphans else self._study.ask()
-        self._given_out[trial.number] = trial
-        trial.set_user_attr(_ATTEMPTS, trial.user_attrs.get(_ATTEMPTS, 0) + 1)
-        written = trial.user_attrs.get(_RECIPE)
-        if written is not None:
-            return Asked(trial.number, trial.user_attrs.get(_KIND, "search"), Recipe.from_json(written))
-        values = _suggested(trial, space)
-        recipe = space.recipe(values, self._seed * 1_000_003 + trial.number)
-        trial.set_user_attr(_RECIPE, recipe.to_json())
-        return Asked(trial.number, "search", recipe)
+        asked = self.prepare(space)
+        self.hand_out(asked.number)
+        return asked
 
-    def use_sampler(self, trials: int) -> None:
-        """Sample by multi-objective TPE, seeded so that a resumed search does not repeat its random start.
+    def prepare(self, space: Space) -> Asked:
+        """Return the next trial to make before anybody makes it.
+
+        It is open in the study from now on, and `hand_out` or `put_back` follows. Other threads can tell meanwhile.
+        """
+        with self._asking:
+            with self._lock:
+                queue = self._adopt()
+                self._adviser.look_at(space, self._done.values(), self._ending, self._recipes_under_way())
+                if queue:
+                    return self._taken(space, queue.pop(0))
+            advice = self._adviser.advise(space)
+            with self._lock:
+                return self._created(space, advice)
+
+    def hand_out(self, number: int) -> None:
+        """Count an attempt at a trial, before it begins."""
+        with self._lock:
+            trial = self._open[number]
+            if trial.waiting:
+                self._storage.set_trial_state_values(trial.identifier, TrialState.RUNNING)
+                trial.waiting = False
+            self._attempted(trial, 1)
+
+    def put_back(self, number: int) -> None:
+        """Give a trial back that was prepared and not handed out: it is the next one."""
+        with self._lock:
+            self._adopt().insert(0, number)
+
+    def use_sampler(self, trials: int, name: str = AUTO, parallel: int = 1) -> None:
+        """Choose the sampler; it is seeded so that a resumed search does not repeat its random start.
 
         Args:
             trials: The budget; the random start takes a third of it, at most 10 trials.
+            name: Of an installed sampler, or ``auto``.
+            parallel: Trials at the same time.
+
+        Raises:
+            UsageError: No sampler has that name.
         """
-        self._adopt()
-        self._study.sampler = optuna.samplers.TPESampler(
-            n_startup_trials=max(3, min(10, trials // 3)), seed=self._seed + 7919 * len(self._study.trials)
-        )
+        with self._lock:
+            self._adopt()
+            self._adviser.use(name, trials, parallel, seed=self._seed + 7919 * self._trials)
+
+    def depth(self) -> int:
+        """Return how many trials to ask for ahead of time, as asking and trials were measured."""
+        with self._lock:
+            return self._adviser.depth()
 
     def tell(self, record: TrialRecord) -> None:
         """Write how a trial ended. Telling a trial twice keeps the first."""
-        trial = self._given_out.pop(record.number, None)
-        if trial is None or record.number in self._done:
-            return
-        # First the record, then the state: whatever dies in between, the record is found and the state set again.
-        trial.set_user_attr(_RECORD, record.to_json())
-        self._finish(trial, record)
+        with self._lock:
+            trial = self._open.get(record.number)
+            if trial is None or record.number in self._done:
+                return
+            # First the record, then the state: whatever dies in between, the record is found and the state set again.
+            self._storage.set_trial_user_attr(trial.identifier, _RECORD, record.to_json())
+            self._finish(trial.identifier, record)
 
     def release(self, number: int) -> None:
         """Give a trial back that was stopped in order: it is handed out again when the search goes on."""
-        trial = self._given_out.pop(number)
-        trial.set_user_attr(_ATTEMPTS, trial.user_attrs.get(_ATTEMPTS, 1) - 1)
+        with self._lock:
+            self._attempted(self._open[number], -1)
+            self.put_back(number)
 
     def cause_of_too_many_attempts(self, number: int) -> str:
         """Return why a trial is not tried again, or nothing when it may be."""
-        attempts = self._given_out[number].user_attrs.get(_ATTEMPTS, 1)
+        attempts = self._open[number].attempts
         if attempts <= _MOST_ATTEMPTS:
             return ""
         return f"the search died {attempts - 1} times while this trial was under way; it is not tried again"
 
-    def _finish(self, trial: optuna.Trial, record: TrialRecord) -> None:
-        self._done[record.number] = record
-        if record.state == "complete":
-            metrics = record.metrics
-            base = baseline_metrics([*self._done.values()]) or metrics
-            for position, constraint in enumerate(self._constraints):
-                trial.set_constraint(f"c{position}", constraint.excess(metrics, base))
-            values = [metrics[o.name] for o in self._objectives]
-            self._study.tell(record.number, values, skip_if_finished=True)
+    @property
+    def _storage(self) -> optuna.storages.BaseStorage:
+        # Trials are written through the storage, all of one in one transaction; Optuna's own way takes one for each
+        # knob, and reads all trials for each.
+        return self._study._storage
+
+    def _attempted(self, trial: _Open, change: int) -> None:
+        trial.attempts += change
+        self._storage.set_trial_user_attr(trial.identifier, _ATTEMPTS, trial.attempts)
+
+    def _seed_of(self, number: int) -> int:
+        return self._seed * 1_000_003 + number
+
+    def _queue_up(self, attributes: dict[str, Any], params: dict[str, Any] | None = None, kinds: Any = None) -> None:
+        with self._lock:
+            template = create_trial(
+                state=TrialState.WAITING, user_attrs=attributes, params=params or {}, distributions=kinds or {}
+            )
+            self._new(template, queued=True)
+
+    def _new(self, template: FrozenTrial, *, queued: bool) -> tuple[int, _Open]:
+        identifier = self._storage.create_new_trial(self._study._study_id, template)
+        number = self._storage.get_trial_number_from_id(identifier)
+        self._trials = max(self._trials, number + 1)
+        trial = _Open(identifier, template.user_attrs, waiting=template.state == TrialState.WAITING)
+        if not queued or self._queue is not None:
+            self._open[number] = trial
+        if queued and self._queue is not None:
+            self._queue.append(number)
+        return number, trial
+
+    def _created(self, space: Space, advice: Advice) -> Asked:
+        number = self._trials
+        recipe = space.recipe(advice.values, self._seed_of(number))
+        attributes: dict[str, Any] = {_RECIPE: recipe.to_json()}
+        if advice.ask is not None:
+            attributes[_ASK] = advice.ask.to_plain()
+        params, kinds = _stored(space, recipe)
+        template = create_trial(
+            state=TrialState.RUNNING, user_attrs=attributes, params=params, distributions=kinds, values=None
+        )
+        number, _ = self._new(template, queued=False)
+        self._adviser.began(number, recipe, advice)
+        return Asked(number, "search", recipe)
+
+    def _taken(self, space: Space, number: int) -> Asked:
+        trial = self._open[number]
+        written = trial.attributes.get(_RECIPE)
+        if written is None:
+            recipe = self._completed(space, number, trial)
         else:
-            state = TrialState.PRUNED if record.state == "stopped" else TrialState.FAIL
-            self._study.tell(record.number, state=state, skip_if_finished=True)
+            recipe = Recipe.from_json(written)
+        self._adviser.began(number, recipe, None)
+        return Asked(number, trial.attributes.get(_KIND, "search"), recipe)
 
-    def _adopt(self) -> list[optuna.Trial]:
-        """Take over what an earlier run left open: set the state of what is written, and return the rest."""
-        if self._orphans is None:
-            self._orphans = []
-            for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                trial = self._reopened(frozen)
-                if frozen.number in self._done:
-                    self._finish(trial, self._done[frozen.number])
-                else:
-                    self._orphans.append(trial)
-        return self._orphans
+    def _completed(self, space: Space, number: int, trial: _Open) -> Recipe:
+        """Return a recipe for a trial that another program asked for, or that was interrupted before it had one."""
+        params = self._storage.get_trial(trial.identifier).params
+        has = {d.name: from_sampled(d, params[d.name]) for d in space.searched if d.name in params}
+        recipe = space.recipe({**self._adviser.advise(space).values, **has}, self._seed_of(number))
+        trial.attributes = {**trial.attributes, _RECIPE: recipe.to_json()}
+        self._storage.set_trial_user_attr(trial.identifier, _RECIPE, recipe.to_json())
+        return recipe
 
-    def _reopened(self, frozen: FrozenTrial) -> optuna.Trial:
-        # Optuna has no public way to go on with a trial of another process.
-        return optuna.Trial(self._study, frozen._trial_id)
+    def _ending(self, record: TrialRecord) -> Ending | None:
+        metrics = record.metrics
+        values = tuple(metrics.get(o.name, math.nan) for o in self._objectives) if record.complete else None
+        if record.state == "failed" or (values is not None and any(map(math.isnan, values))):
+            return None
+        if values is None:
+            return Ending(None, (0.0,) * len(self._constraints))
+        return Ending(values, tuple(c.excess(metrics, self._base or metrics) for c in self._constraints))
+
+    def _recipes_under_way(self) -> dict[int, Recipe]:
+        waiting = set(self._queue or ())
+        found = {number: trial.attributes.get(_RECIPE) for number, trial in self._open.items() if number not in waiting}
+        return {number: Recipe.from_json(text) for number, text in found.items() if text is not None}
+
+    def _finish(self, identifier: int, record: TrialRecord) -> None:
+        self._done[record.number] = record
+        self._ordered = None
+        self._open.pop(record.number, None)
+        if record.complete and not self._base:
+            self._base = baseline_metrics([record])
+        ending = self._ending(record)
+        if ending is not None and ending.values is not None:
+            for position, excess in enumerate(ending.excesses):
+                self._storage.set_trial_system_attr(identifier, f"constraints:c{position}", excess)
+            self._set_state(identifier, TrialState.COMPLETE, ending.values)
+        else:
+            self._set_state(identifier, TrialState.PRUNED if record.state == "stopped" else TrialState.FAIL)
+        self._adviser.ended(record, ending)
+
+    def _set_state(self, identifier: int, state: TrialState, values: Sequence[float] | None = None) -> None:
+        self._storage.set_trial_state_values(identifier, state, values)
+
+    def _adopt(self) -> list[int]:
+        """Take over what an earlier run left open: set the state of what is written, and queue the rest."""
+        if self._queue is None:
+            self._queue = []
+            for state in (TrialState.RUNNING, TrialState.WAITING):
+                for frozen in self._study.get_trials(deepcopy=False, states=(state,)):
+                    if frozen.number in self._done:
+                        self._finish(frozen._trial_id, self._done[frozen.number])
+                    else:
+                        waiting = state == TrialState.WAITING
+                        self._open[frozen.number] = _Open(frozen._trial_id, frozen.user_attrs, waiting=waiting)
+                        self._queue.append(frozen.number)
+        return self._queue
+
+
+class _Open:
+    """A trial that has not ended."""
+
+    def __init__(self, identifier: int, attributes: Mapping[str, Any], *, waiting: bool) -> None:
+        self.identifier = identifier
+        self.attributes = attributes
+        self.attempts = int(attributes.get(_ATTEMPTS, 0))
+        self.waiting = waiting
+
+
+def _stored(space: Space, recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a recipe's knobs as Optuna keeps them, with what they were sampled from."""
+    params = sampled(space, recipe.values)
+    return params, {d.name: distribution(d) for d in space.searched if d.name in params}
 
 
 def _load(url: str, name: str) -> optuna.Study:
@@ -200,36 +390,6 @@ def _load(url: str, name: str) -> optuna.Study:
         return optuna.load_study(storage=_storage(url), study_name=name)
     except KeyError:
         raise UnknownJobError(f"the study database has no search '{name}'") from None
-
-
-def _suggested(trial: optuna.Trial, space: Space) -> dict[str, Value]:
-    """Return a value for each knob that exists with the values of those before it."""
-    values: dict[str, Value] = {}
-    constants = space.constants
-    for dimension in space.dimensions:
-        if exists(dimension, values):
-            known = dimension.name in constants
-            values[dimension.name] = constants[dimension.name] if known else _suggest(trial, dimension)
-    return values
-
-
-def _suggest(trial: optuna.Trial, dimension: Dimension) -> Value:
-    if isinstance(dimension, Choice):
-        value: Value = trial.suggest_categorical(dimension.name, dimension.values)
-        return value
-    return _suggest_number(trial, dimension)
-
-
-def _suggest_number(trial: optuna.Trial, dimension: Range) -> float:
-    name, low, step = dimension.name, dimension.low, dimension.step
-    if step is None:
-        return trial.suggest_float(name, low, dimension.high, log=dimension.log)
-    # Optuna reckons steps in decimals, in which four times 0.16666666666666666 is more than 4 / 6, and would end such a
-    # range a step too early: so it gets a step that has few decimals.
-    steps, short = math.floor((dimension.high - low) / step + 1e-6), round(step, _DECIMALS)
-    top = round(low + steps * short, _DECIMALS)
-    value = trial.suggest_float(name, low, top, step=short, log=dimension.log)
-    return value if short == step else min(dimension.high, low + round((value - low) / short) * step)
 
 
 def _storage(url: str) -> optuna.storages.RDBStorage:

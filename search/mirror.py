@@ -1,0 +1,158 @@
+"""What samplers see of a study: a study of Optuna's in memory, with a value for every knob in every trial.
+
+Asking a sampler reads all trials, which is slow from a database, and samplers that model all knobs together see only
+those that all trials have. So the database keeps what is true, and this is made from it whenever a search goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from paretrim.search.knobs import distribution, flat, from_sampled
+from paretrim.search.space import Space
+from paretrim.spaces.dimension import Value
+
+# Above any share by which a constraint may be broken: a trial that was stopped is worse than one that only breaks them.
+_STOPPED = 1e9
+# Evolutionary samplers count trials by generations; those that they did not sample are parents of the first.
+_FIRST_GENERATION = {"NSGAIISampler:generation": 0, "NSGAIIISampler:generation": 0}
+# The history may grow by this share before it is cut back to its length.
+_SLACK = 0.25
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a trial ended, as a sampler is told.
+
+    Attributes:
+        values: Of the objectives; None for a trial that was stopped early.
+        excesses: By how much each constraint is broken, as a share of its bound.
+    """
+
+    values: tuple[float, ...] | None
+    excesses: tuple[float, ...] = ()
+
+
+class Mirror:
+    """Trials in memory, for samplers. Safe to use from several threads.
+
+    Args:
+        space: What is searched.
+        directions: Of the objectives.
+        history: Most trials that ended to show, or None for all; the best ones and the latest stay.
+    """
+
+    def __init__(self, space: Space, directions: Sequence[StudyDirection], history: int | None) -> None:
+        self.history = history
+        self._space = space
+        self._directions = list(directions)
+        self._distributions: dict[str, BaseDistribution] = {d.name: distribution(d) for d in space.searched}
+        self._lock = threading.RLock()
+        self._open: dict[int, FrozenTrial] = {}
+        self._ended: list[FrozenTrial] = []
+        self._begin()
+
+    def sample(self, sampler: BaseSampler) -> tuple[FrozenTrial, dict[str, Value]]:
+        """Let a sampler choose a value for each knob; `begin` or `discard` takes the trial that it made."""
+        study = self._study_for(sampler)
+        trial = study.ask(fixed_distributions=self._distributions)
+        values = {d.name: from_sampled(d, trial.params[d.name]) for d in self._space.searched}
+        frozen = study._storage.get_trial(trial._trial_id)
+        with self._lock:
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        return frozen, values
+
+    def begin(self, number: int, values: dict[str, Value], made: FrozenTrial | None = None) -> None:
+        """Count a trial as under way, so that samplers keep their distance from it.
+
+        Args:
+            number: Its number in the study.
+            values: Of its recipe.
+            made: What `sample` returned with them.
+        """
+        params = flat(self._space, values)
+        if params is None:
+            return
+        attributes = dict(made.system_attrs) if made is not None else dict(_FIRST_GENERATION)
+        with self._lock:
+            self._open[number] = self._add(self._trial(TrialState.RUNNING, params, attributes))
+
+    def end(self, number: int, ending: Ending | None) -> None:
+        """Tell how a trial ended; None for one that failed, of which nothing is learned."""
+        with self._lock:
+            begun = self._open.pop(number, None)
+            if begun is None:
+                return
+            self._storage.set_trial_state_values(begun._trial_id, TrialState.FAIL)
+            if ending is None:
+                return
+            attributes = {k: v for k, v in begun.system_attrs.items() if not k.startswith("constraints")}
+            self._ended.append(self._add(self._finished(begun.params, attributes, ending)))
+            if self.history is not None and len(self._ended) > self.history * (1 + _SLACK):
+                self._cut(self.history)
+
+    def _finished(self, params: dict[str, Any], attributes: dict[str, Any], ending: Ending) -> FrozenTrial:
+        values = None if ending.values is None else list(ending.values)
+        # A sampler takes those that were stopped for better than those that break a constraint, unless they break more.
+        excesses = ending.excesses if values is not None else (*ending.excesses[:-1], _STOPPED)
+        attributes |= {f"constraints:c{i}": _finite(excess) for i, excess in enumerate(excesses)}
+        state = TrialState.PRUNED if values is None else TrialState.COMPLETE
+        return self._trial(state, params, attributes, values)
+
+    def _trial(
+        self, state: TrialState, params: dict[str, Any], attributes: dict[str, Any], values: list[float] | None = None
+    ) -> FrozenTrial:
+        distributions = self._distributions
+        return create_trial(
+            state=state, params=params, distributions=distributions, system_attrs=attributes, values=values
+        )
+
+    def _begin(self) -> None:
+        self._storage = optuna.storages.InMemoryStorage()
+        self._identifier = self._storage.create_new_study(self._directions, "mirror")
+
+    def _study_for(self, sampler: BaseSampler) -> optuna.Study:
+        with self._lock:
+            return optuna.Study(study_name="mirror", storage=self._storage, sampler=sampler)
+
+    def _add(self, trial: FrozenTrial) -> FrozenTrial:
+        return self._storage.get_trial(self._storage.create_new_trial(self._identifier, template_trial=trial))
+
+    def _cut(self, length: int) -> None:
+        """Keep half of the length for the best trials by non-domination, and fill up with the latest."""
+        best = _best([t.values if t.state == TrialState.COMPLETE else None for t in self._ended], self._directions)
+        kept = set(best[: length // 2])
+        for at in range(len(self._ended) - 1, -1, -1):
+            if len(kept) >= length:
+                break
+            kept.add(at)
+        ended, running = [self._ended[at] for at in sorted(kept)], self._open
+        self._begin()
+        self._ended = [self._add(trial) for trial in ended]
+        self._open = {number: self._add(trial) for number, trial in running.items()}
+
+
+def _best(values: Sequence[Sequence[float] | None], directions: Sequence[StudyDirection]) -> list[int]:
+    """Return the positions of the points in the order of their non-domination ranks."""
+    import moocore  # noqa: PLC0415 - slow to import
+
+    there = [at for at, point in enumerate(values) if point is not None]
+    signs = np.array([-1.0 if d == StudyDirection.MAXIMIZE else 1.0 for d in directions])
+    points = np.array([values[at] for at in there], dtype=np.float64) * signs
+    ranks = moocore.pareto_rank(points) if there else np.zeros(0)
+    return [there[at] for at in np.argsort(ranks, kind="stable")]
+
+
+def _finite(excess: float) -> float:
+    return excess if math.isfinite(excess) else _STOPPED
