@@ -145,8 +145,8 @@ def _knee(rows: Sequence[Row], field: Field) -> Row:
     if found is None:
         others = ", ".join(rule for rule in RULES if rule != "knee")
         raise NothingFoundError(
-            f"the front of {field.report.job} has no knee: that takes three points inside the hypervolume's box, and it has "
-            f"{len(rows)} points in all; pick by another rule: {others}"
+            f"the front of {field.report.job} has no knee: none of its {len(rows)} points lies between its ends, "
+            f"which are those that are the worst in an objective; pick by another rule: {others}"
         )
     return found
 

@@ -11,12 +11,15 @@ import pandas as pd
 
 from paretrim.errors import ArtifactError, NothingFoundError, UsageError, nearest
 from paretrim.evaluators.artifact import Artifact
+from paretrim.search import searched
 from paretrim.search.job import Job
 from paretrim.search.misses import why_empty
 from paretrim.search.picking import Asked, Field, Rule, pick
 from paretrim.search.store import JobFolder, Store
 from paretrim.search.study import SCHEMA, Study, notes_of
 from paretrim.tracking.front import Objective, baseline_metrics, hypervolume
+from paretrim.tracking.importance import Importance, importance
+from paretrim.tracking.progress import Step, progress, training_seconds
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.report import Report, Row, build, row_of
 from paretrim.tracking.settled import Final, settled
@@ -132,6 +135,20 @@ class Result:
         """The share of a box fixed by the baseline that the front dominates, from 0 to 1."""
         return hypervolume(self.records, self.objectives, self.job.bounds)
 
+    @property
+    def progress(self) -> tuple[Step, ...]:
+        """The search after each of its trials: the hypervolume, and the seconds spent training."""
+        return progress(self.records, self.objectives, self.job.bounds)
+
+    @property
+    def importance(self) -> Importance:
+        """What each knob matters for each objective, or why that cannot be told yet."""
+        noted = self.study.noted(searched.NOTE)
+        if noted is None:
+            names = tuple(o.name for o in self.objectives)
+            return Importance(names, {}, 0, f"the knobs are noted when trials start: paretrim resume {self.name}")
+        return importance(self.records, searched.from_plain(noted), self.objectives)
+
     def require_report(self) -> Report:
         """Return the report.
 
@@ -234,6 +251,7 @@ class Result:
             "front_points": float(len(self.front)),
             "wall_seconds": wall,
             "trial_seconds": own,
+            "training_seconds": sum(training_seconds(r) for r in records),
             "overhead_seconds_per_trial": max(0.0, wall - own / self.job.budget.parallel) / ended,
         }
 

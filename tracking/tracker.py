@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from paretrim.tracking.importance import Importance
+from paretrim.tracking.progress import Step
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.report import Report
 from paretrim.tracking.sensitivity import Profile
@@ -22,6 +24,8 @@ class Summary:
         figures: Numbers of the search as a whole, such as ``hypervolume``.
         notes: Facts in words by name, such as the state of the search.
         sensitivity: What each knob does alone, where that was taken.
+        progress: The search after each of its trials.
+        importance: What each knob matters for each objective, where that was reckoned.
     """
 
     report: Report
@@ -30,6 +34,8 @@ class Summary:
     figures: Mapping[str, float]
     notes: Mapping[str, str]
     sensitivity: Profile | None = None
+    progress: tuple[Step, ...] = ()
+    importance: Importance | None = None
 
 
 class Tracker(Protocol):

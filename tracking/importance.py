@@ -1,0 +1,194 @@
+"""How much each knob matters for each objective, from the trials of a search, by PED-ANOVA.
+
+The importance of a knob is how much its values among the best trials of an objective differ from its values among all
+(Watanabe, Bansal and Hutter, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary Subspaces",
+IJCAI 2023), as Optuna reckons it. A knob that exists under a condition only is compared among the trials that have it,
+as in "Conditional PED-ANOVA: Hyperparameter Importance in Hierarchical & Dynamic Search Spaces" (2026): were it given its
+neutral value elsewhere, it would inherit the importance of the knob that brings it about.
+
+A few trials differ by chance too, and shares always add up to one. So each is held against what chance gives: the
+largest importance of any knob in any of twenty deals of made-up ranks (a permutation test by its largest statistic, after
+Westfall and Young, "Resampling-Based Multiple Testing", 1993; about one search in twenty shows a knob that is none).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from paretrim.spaces.dimension import Choice, Dimension, Value
+from paretrim.tracking.front import Objective
+from paretrim.tracking.records import TrialRecord
+from paretrim.tracking.settled import crowded
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+
+SCHEMA = 1
+LEAST_TRIALS = 20
+"""Trials below which nothing is told: the method wants five among the best, and those are a quarter at most."""
+_LEAST_BEST, _BEST_SHARE = 5, 0.1
+# More trials are thinned out evenly: the time grows with them, and the numbers hardly change.
+_MOST_TRIALS = 1000
+_DEALS = 20
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What a knob matters for an objective.
+
+    Attributes:
+        share: Of all knobs' importance, from 0 to 1.
+        clear: Whether it is more than chance gives.
+    """
+
+    share: float
+    clear: bool
+
+
+@dataclass(frozen=True)
+class Importance:
+    """What each knob matters for each objective.
+
+    Attributes:
+        objectives: Their names.
+        knobs: A weight for each objective by the knob's name, the knob with the largest share first.
+        trials: Trials that were looked at.
+        why_none: Why there are no knobs, where there are none.
+    """
+
+    objectives: tuple[str, ...]
+    knobs: Mapping[str, tuple[Weight, ...]]
+    trials: int
+    why_none: str = ""
+
+    def to_json(self) -> str:
+        """Return it as JSON."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2)
+
+    def to_csv(self) -> str:
+        """Return it as CSV with a heading, one line a knob."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("knob", *(f"{name}{part}" for name in self.objectives for part in ("", "_clear"))))
+        for name, weights in self.knobs.items():
+            writer.writerow((name, *(cell for each in weights for cell in (each.share, each.clear))))
+        return text.getvalue()
+
+
+def importance(
+    records: Sequence[TrialRecord], dimensions: Sequence[Dimension], objectives: Sequence[Objective]
+) -> Importance:
+    """Return what each knob matters for each objective; the same for the same records.
+
+    Only trials of the sampler count that are complete and whose latency was not disturbed, not the anchors.
+
+    Args:
+        records: All trials that ended.
+        dimensions: The knobs that are searched.
+        objectives: What is optimized.
+    """
+    names = tuple(o.name for o in objectives)
+    used = [record for record in records if record.kind == "search" and record.complete and not crowded(record)]
+    if not dimensions:
+        return Importance(names, {}, len(used), "no knob is searched")
+    if len(used) < LEAST_TRIALS:
+        why = (
+            f"the importance of knobs takes {LEAST_TRIALS} searched trials that are complete and were timed undisturbed"
+        )
+        return Importance(names, {}, len(used), f"{why}; there are {len(used)}")
+    used = _thinned(used)
+    study = _study(used, dimensions)
+    chance = _chance(study, len(used))
+    found = [_weights(_evaluated(study, _losses(used, o)), chance) for o in objectives]
+    none = Weight(0.0, clear=False)
+    knobs = {d.name: tuple(each.get(d.name, none) for each in found) for d in dimensions}
+    order = sorted(knobs, key=lambda name: -max(weight.share for weight in knobs[name]))
+    return Importance(names, {name: knobs[name] for name in order}, len(used))
+
+
+def _thinned(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    count = min(len(records), _MOST_TRIALS)
+    return [records[i * len(records) // count] for i in range(count)]
+
+
+def _losses(records: Sequence[TrialRecord], objective: Objective) -> list[float]:
+    sign = -1.0 if objective.maximize else 1.0
+    return [sign * record.metrics[objective.name] for record in records]
+
+
+def _weights(raw: Mapping[str, float], chance: float) -> dict[str, Weight]:
+    total = sum(raw.values())
+    return {name: Weight(value / total if total > 0 else 0.0, value > chance) for name, value in raw.items()}
+
+
+def _chance(study: optuna.Study, trials: int) -> float:
+    """Return the largest importance that chance gave a knob. Only ranks matter, so it is one for all objectives."""
+    dealer, ranks, most = random.Random(0), [float(rank) for rank in range(trials)], 0.0
+    for _ in range(_DEALS):
+        dealer.shuffle(ranks)
+        most = max(most, *_evaluated(study, ranks).values())
+    return most
+
+
+def _evaluated(study: optuna.Study, losses: Sequence[float]) -> dict[str, float]:
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # noqa: PLC0415 - slow to import
+
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=max(_BEST_SHARE, _LEAST_BEST / len(losses)))
+    with warnings.catch_warnings():
+        # It warns of conditions that hold in few trials, and that less is taken to be better, which is meant.
+        warnings.simplefilter("ignore")
+        return get_param_importances(
+            study, evaluator=evaluator, target=lambda trial: losses[trial.number], normalize=False
+        )
+
+
+def _study(records: Sequence[TrialRecord], dimensions: Sequence[Dimension]) -> optuna.Study:
+    import optuna  # noqa: PLC0415 - as above
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study()
+    distributions = {d.name: _distribution(d) for d in dimensions}
+    trials = []
+    for record in records:
+        places = {d.name: _place(d, record.recipe[d.name]) for d in dimensions if d.name in record.recipe}
+        params = {name: place for name, place in places.items() if place is not None}
+        own = {name: distributions[name] for name in params}
+        trials.append(optuna.trial.create_trial(params=params, distributions=own, value=0.0))
+    study.add_trials(trials)
+    return study
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    from optuna.distributions import (  # noqa: PLC0415 - as above
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution(range(len(dimension.values)))
+    if dimension.step is not None:
+        return IntDistribution(0, max(0, _steps(dimension.high - dimension.low, dimension.step)))
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def _place(dimension: Dimension, value: Value) -> float | int | None:
+    """Return a value as it stands in its distribution; None for one that is not of those that are searched."""
+    if not dimension.allows(value):
+        return None
+    if isinstance(dimension, Choice):
+        return dimension.values.index(value)
+    number = float(value)  # type: ignore[arg-type]  # a range allows numbers only
+    return number if dimension.step is None else _steps(number - dimension.low, dimension.step)
+
+
+def _steps(length: float, step: float) -> int:
+    return round(length / step)
