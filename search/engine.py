@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from paretrim.errors import ResumeError, TrialError
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.served import served
-from paretrim.search import finals, prepare
+from paretrim.search import finals, prepare, searched
 from paretrim.search.costs import with_costs
 from paretrim.search.driver import Backlog, drive
 from paretrim.search.job import Job
@@ -115,6 +115,7 @@ def _run(search: Search, monitor: Monitor) -> Result:
     monitor.begin(outline, study.records())
     if study.noted("tested_after") is not None and len(study.records()) < job.budget.trials:
         monitor.say("this search goes on after its test data was seen once; that is noted in its summary")
+    study.note(searched.NOTE, searched.to_plain(search.context.space.searched))
     outcome = drive(job, search.context, study, backlog, search.folder, monitor)
     shutil.rmtree(search.folder.scratch, ignore_errors=True)
     if outcome.fatal:
@@ -179,7 +180,9 @@ def _summarize(search: Search, result: Result, monitor: Monitor) -> None:
     notes = {"job": result.name, "state": "interrupted" if result.interrupted else "finished"}
     if tested is not None and tested < len(records):
         notes["test"] = f"the test data was first seen after {tested} trials; the search went on to {len(records)}"
-    summary = Summary(report, records, meets, result.figures(), notes, _sensitivity(search))
+    summary = Summary(
+        report, records, meets, result.figures(), notes, _sensitivity(search), result.progress, result.importance
+    )
     try:
         search.tracker.log_summary(summary)
     except Exception as error:  # noqa: BLE001 - the result stands without its summary, which `resume` writes again
