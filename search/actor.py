@@ -38,6 +38,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     A step is one epoch of training, or the rest of the trial after it.
     """
 
+    Runner = TrialRunner
+
     def setup(self, config: dict[str, Any], context: TrialContext, scratch: Path, limit_s: float, workers: int) -> None:
         """Take the search's context and begin the first trial."""
         plan = cores.plan(cores.usable(), workers, context.stations[0].address.settings.threads)
@@ -46,7 +48,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         torch.set_num_threads(max(1, (len(plan.training) or os.cpu_count() or 1) // workers))
         self._scratch = scratch
         self._limit_s = limit_s
-        self._runner = TrialRunner(context, scratch, self._off_the_clock, plan)
+        self._runner = self.Runner(context, scratch, self._off_the_clock, plan)
         self._hang_note: TextIO | None = None
         self._begin(config)
 

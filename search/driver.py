@@ -25,7 +25,10 @@ import ray
 from ray import tune
 
 from paretrim.errors import ParetrimError
+from paretrim.evaluators import cores
+from paretrim.evaluators.lane import Lane
 from paretrim.search.actor import TrialActor
+from paretrim.search.ahead import Ahead
 from paretrim.search.job import Job
 from paretrim.search.monitor import Monitor
 from paretrim.search.searcher import StudySearcher
@@ -77,16 +80,32 @@ class Outcome:
 
 
 def drive(
-    job: Job, context: TrialContext, study: Study, backlog: Backlog, folder: JobFolder, monitor: Monitor
+    job: Job,
+    context: TrialContext,
+    study: Study,
+    backlog: Backlog,
+    folder: JobFolder,
+    monitor: Monitor,
+    actor: type[TrialActor] = TrialActor,
 ) -> Outcome:
-    """Run trials until the budget is used or Ctrl-C is pressed."""
-    study.use_sampler(job.budget.trials)
+    """Run trials until the budget is used or Ctrl-C is pressed.
+
+    Args:
+        job: The job.
+        context: What its trials share.
+        study: Its study.
+        backlog: Logs trials as they end.
+        folder: Its folder.
+        monitor: Shown what goes on.
+        actor: Makes the trials.
+    """
+    study.use_sampler(job.budget.trials, job.sampler, job.budget.parallel)
     folder.scratch.mkdir(exist_ok=True)
     before, started = float(study.noted("wall_seconds", 0.0)), time.monotonic()
-    with _ray(job):
+    with _ray(job), _ahead(job, context, study) as ahead:
         searcher = StudySearcher(
             study,
-            context.space,
+            ahead,
             trials=job.budget.trials,
             parallel=job.budget.parallel,
             limit_s=job.budget.trial_minutes * 60,
@@ -96,7 +115,7 @@ def drive(
         )
         stopper = _Stopper(searcher, job.budget.minutes, monitor)
         with _interruptible(stopper):
-            _tune(job, context, searcher, stopper, folder)
+            _tune(job, context, searcher, stopper, folder, actor)
         return Outcome(stopper.interrupted, stopper.out_of_time, searcher.fatal)
 
 
@@ -106,9 +125,22 @@ def _account(record: TrialRecord, study: Study, backlog: Backlog, wall_seconds: 
     study.note("wall_seconds", wall_seconds)
 
 
-def _tune(job: Job, context: TrialContext, searcher: StudySearcher, stopper: _Stopper, folder: JobFolder) -> None:
+def _ahead(job: Job, context: TrialContext, study: Study) -> Ahead:
+    plan = cores.plan(cores.usable(), job.budget.parallel, context.stations[0].address.settings.threads)
+    lane = Lane(yielding=not plan.spare)
+    return Ahead(study, context.space, job.budget.parallel, job.budget.trials, lane.working)
+
+
+def _tune(
+    job: Job,
+    context: TrialContext,
+    searcher: StudySearcher,
+    stopper: _Stopper,
+    folder: JobFolder,
+    actor: type[TrialActor],
+) -> None:
     trainable = tune.with_parameters(
-        TrialActor,
+        actor,
         context=context,
         scratch=folder.scratch,
         limit_s=job.budget.trial_minutes * 60,

@@ -21,7 +21,7 @@ from pydantic import (
 from paretrim.errors import JobError, Problem, UsageError, nearest
 from paretrim.evaluators import evaluator, target
 from paretrim.evaluators.target import Activations, Optimization, TargetSettings
-from paretrim.search import metric
+from paretrim.search import metric, samplers
 from paretrim.search.metric import AnyMetric, NamedMetric
 from paretrim.search.mistakes import problems
 from paretrim.spaces import technique
@@ -156,6 +156,7 @@ class Job(_Section):
         target: Where the model will run; what the search is for.
         also: Further targets on which every trial is measured; each has its own front.
         budget: How much to spend.
+        sampler: What decides which recipe is next: ``auto``, or a name that docs/search.md lists.
         seed: Of everything random.
         tracking_uri: MLflow tracking URI; by default a SQLite file in the store.
         export_tolerance: How much the artifact's metric may be worse than the torch model's before a trial fails.
@@ -174,6 +175,7 @@ class Job(_Section):
     target: TargetOptions = TargetOptions()
     also: tuple[TargetOptions, ...] = ()
     budget: Budget = Field(default_factory=Budget)
+    sampler: str = AUTO
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     tracking_uri: str | None = None
     export_tolerance: Annotated[float, Field(ge=0)] = 0.02
@@ -218,6 +220,14 @@ class Job(_Section):
         if wrong:
             raise ValueError("; ".join(wrong))
         return texts
+
+    @field_validator("sampler")
+    @classmethod
+    def _installed(cls, name: str) -> str:
+        allowed = samplers.names()
+        if name not in allowed:
+            raise ValueError(f"unknown sampler '{name}'; allowed: {', '.join(allowed)}{nearest(name, allowed)}")
+        return name
 
     @field_validator("folder")
     @classmethod
@@ -265,7 +275,7 @@ class Job(_Section):
 
     def identity(self) -> str:
         """Return what must not change when a search is resumed, as JSON: all but the budget and where things lie."""
-        return self.model_dump_json(exclude={"budget", "folder", "tracking_uri", "name"})
+        return self.model_dump_json(exclude={"budget", "sampler", "folder", "tracking_uri", "name"})
 
 
 def impossible(

@@ -10,8 +10,8 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from paretrim.search.actor import RECORD, hang_file
+from paretrim.search.ahead import Ahead
 from paretrim.search.monitor import Monitor
-from paretrim.search.space import Space
 from paretrim.search.study import Asked, Study
 from paretrim.tracking.records import BASELINE, TrialRecord
 
@@ -23,7 +23,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     Args:
         study: The study.
-        space: What is searched.
+        ahead: Gives the trials of the study.
         trials: Trials that may end in all, those of earlier runs included.
         parallel: Trials at the same time.
         limit_s: Time limit of a trial, for the message of one that exceeded it.
@@ -40,7 +40,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def __init__(
         self,
         study: Study,
-        space: Space,
+        ahead: Ahead,
         *,
         trials: int,
         parallel: int,
@@ -51,7 +51,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     ) -> None:
         super().__init__(metric=None, mode=None)
         self._study = study
-        self._space = space
+        self._ahead = ahead
         self._trials = trials
         self._parallel = parallel
         self._limit_s = limit_s
@@ -66,11 +66,13 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next trial's config; None when all workers are busy, FINISHED when the budget is used."""
         while True:
-            if self.stopping or self.closing or len(self._study.records()) + len(self._under_way) >= self._trials:
+            if self.stopping or self.closing or self._study.ended + len(self._under_way) >= self._trials:
                 return None if self._under_way else Searcher.FINISHED
             if len(self._under_way) >= self._parallel:
                 return None
-            asked = self._study.ask(self._space)
+            asked = self._ahead.next()
+            if asked is None:
+                return None
             cause = self._study.cause_of_too_many_attempts(asked.number)
             if not cause:
                 break
