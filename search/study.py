@@ -305,10 +305,7 @@ class Study:
     def _taken(self, space: Space, number: int) -> Asked:
         trial = self._open[number]
         written = trial.attributes.get(_RECIPE)
-        if written is None:
-            recipe = self._completed(space, number, trial)
-        else:
-            recipe = Recipe.from_json(written)
+        recipe = self._completed(space, number, trial) if written is None else Recipe.from_json(written)
         self._adviser.began(number, recipe, None)
         return Asked(number, trial.attributes.get(_KIND, "search"), recipe)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -14,62 +13,10 @@ from rich.text import Text
 
 from paretrim.search import words
 from paretrim.search.monitor import Outline
-from paretrim.tracking.front import hypervolume
+from paretrim.search.progress import Progress
 from paretrim.tracking.records import TrialRecord
-from paretrim.tracking.report import Report, build
 
 _MOST_ROWS = 8
-
-
-class Progress:
-    """What is known of a search under way, in numbers."""
-
-    def __init__(self) -> None:
-        self.outline: Outline | None = None
-        self.records: list[TrialRecord] = []
-        self.running: set[int] = set()
-        self.hypervolume = 0.0
-        self.report: Report | None = None
-        self._earlier = 0
-        self._since = time.monotonic()
-
-    def begin(self, outline: Outline, earlier: Sequence[TrialRecord]) -> None:
-        """Take the outline and the trials that ended before."""
-        self.outline = outline
-        self.records = list(earlier)
-        self._earlier = len(self.records)
-        self._since = time.monotonic()
-        self._measure()
-
-    def finished(self, record: TrialRecord) -> None:
-        """Count a trial that ended."""
-        self.running.discard(record.number)
-        self.records.append(record)
-        self._measure()
-
-    def count(self, state: str) -> int:
-        """Return how many trials ended in a state."""
-        return sum(record.state == state for record in self.records)
-
-    def elapsed(self) -> float:
-        """Return the seconds since the search began or went on."""
-        return time.monotonic() - self._since
-
-    def left(self) -> float | None:
-        """Return an estimate of the seconds that are left, or None before there is ground for one."""
-        if self.outline is None or len(self.records) <= self._earlier:
-            return None
-        pace = self.elapsed() / (len(self.records) - self._earlier)
-        seconds = pace * max(0, self.outline.trials - len(self.records))
-        if self.outline.minutes is not None:
-            seconds = min(seconds, max(0.0, self.outline.minutes * 60 - self.elapsed()))
-        return seconds
-
-    def _measure(self) -> None:
-        outline = self.outline
-        if outline is not None:
-            self.hypervolume = hypervolume(self.records, outline.objectives, outline.constraints)
-            self.report = build(outline.name, outline.metric, self.records, outline.objectives, outline.constraints, {})
 
 
 class LiveScreen:

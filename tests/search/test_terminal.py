@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from paretrim.search.monitor import Monitor, Outline, Silence
-from paretrim.search.terminal import LiveScreen, PlainLines, Progress, monitor_for
+from paretrim.search.progress import Progress
+from paretrim.search.terminal import LiveScreen, PlainLines, monitor_for
 from paretrim.tracking.testing import OBJECTIVES, sample_record
 
 TRACEBACK = "Traceback (most recent call last):\n  File 'mine.py', line 3\nValueError: no such file\n"
