@@ -25,9 +25,9 @@ from rich.table import Table
 
 import paretrim
 from paretrim.search import prepare
+from paretrim.search.context import score_torch
 from paretrim.search.jobfile import EXAMPLE, load
 from paretrim.search.result import Result
-from paretrim.search.workshop import score_torch
 from paretrim.spaces.pruning import StructuredPruning
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.schooling import Schooling

@@ -222,7 +222,7 @@ class Bench:
 
     def made(self, settings: Settings, kind: str) -> TrialRecord:
         """Make and score a recipe."""
-        *_, record = self._runner.run(Asked(0, kind, self._recipe(settings)))
+        *_, record = self._runner.run(Asked(0, kind, self._recipe(settings)), {})
         if not isinstance(record, TrialRecord):
             raise TypeError("a trial ends with its record")
         return record

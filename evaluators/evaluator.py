@@ -108,6 +108,22 @@ class OptionalEvaluator(Evaluator, Protocol):
         ...
 
 
+@runtime_checkable
+class PreviewingEvaluator(Evaluator, Protocol):
+    """An evaluator that tells something of a candidate before it is trained."""
+
+    def preview(self, specimen: Specimen, bench: Bench) -> tuple[Measurement, ...]:
+        """Measure, in less time than `measure` takes, an artifact with weights that are not trained yet.
+
+        Returns:
+            Numbers under the names that `measure` gives them: such as hardly depend on the weights, and the size.
+
+        Raises:
+            MeasurementError: It could not be measured; says why.
+        """
+        ...
+
+
 def installed() -> dict[str, Evaluator]:
     """Return one evaluator of each kind, by name: this package's and those of other packages."""
     return {point.name: point.load()() for point in entry_points(group=GROUP)}

@@ -18,6 +18,8 @@ _MS = 1e3
 # undisturbed call among them, and what shares a cache or a memory bus slows one model down more than another.
 _NARROW, _CLOSE, _SLOWER = 0.03, 0.10, 0.04
 _ATTEMPTS = 3
+# Enough to tell a candidate that is a tenth too slow; what decides between finalists is taken again.
+_PREVIEW_LAYOUTS = (3, 3)
 _PAUSE_S = 2.0
 _TIMES = ("p50", "p90", "p99", "min", "mean", "std")
 
@@ -93,6 +95,11 @@ class LatencyEvaluator:
             self._quiet_ms[bench.baseline] = found.models[0].latency_ms[0]
         return (*_latencies(found.models[-1], bench), *_throughputs(found), *_circumstances(found, attempts))
 
+    def preview(self, specimen: Specimen, bench: Bench) -> tuple[Measurement, ...]:
+        """Return the latency roughly, whoever else is there."""
+        found = _time((bench.baseline, specimen.model), bench, None, throughput=False, layouts=_PREVIEW_LAYOUTS)
+        return (latency_of(found.models[-1], bench.reference_ms),)
+
 
 def time_quietly(
     models: Sequence[Path], bench: Bench, quiet_ms: float | None, *, throughput: bool = False
@@ -110,7 +117,7 @@ def time_quietly(
     """
     found: list[Contest] = []
     while True:
-        found.append(_time(models, bench, quiet_ms, throughput))
+        found.append(_time(models, bench, quiet_ms, throughput=throughput))
         if not found[-1].crowded or len(found) == _ATTEMPTS:
             break
         # Outside the lane: whoever waits for it may be less sensitive, and what disturbs may be gone by then.
@@ -118,14 +125,23 @@ def time_quietly(
     return min(found, key=lambda contest: (contest.crowded, _worst_width(contest))), len(found)
 
 
-def _time(models: Sequence[Path], bench: Bench, quiet_ms: float | None, throughput: bool) -> Contest:
-    request = {
+def _time(
+    models: Sequence[Path],
+    bench: Bench,
+    quiet_ms: float | None,
+    *,
+    throughput: bool,
+    layouts: tuple[int, int] | None = None,
+) -> Contest:
+    request: dict[str, Any] = {
         "target": bench.address.to_plain(),
         "models": [str(model) for model in models],
         "inputs": str(bench.inputs),
         "cores": list(bench.cores),
         "throughput": list(bench.throughput_batches) if throughput else [],
     }
+    if layouts is not None:
+        request["layouts"] = layouts
     with bench.lane.measuring() as alone:
         answer = ask("latency", request)
     others = bool(answer["others_present"]) or not alone

@@ -43,11 +43,19 @@ class MemoryEvaluator:
     def measure(self, specimen: Specimen, bench: Bench) -> tuple[Measurement, ...]:
         """Return the memory: the most that one of several processes needed."""
         peaks = _peaks(specimen.model, bench)
-        if bench.empty not in self._empty:
-            self._empty[bench.empty] = max(peak.resident for peak in _peaks(bench.empty, bench))
-        above = [max(0.0, peak.resident - self._empty[bench.empty]) for peak in peaks]
+        above = [max(0.0, peak.resident - self._without_model(bench)) for peak in peaks]
         how = f"largest peak of {len(peaks)} processes, above one with an empty model"
         return (Measurement("memory_bytes", max(above), min(above), max(above), how), *_on_device(peaks))
+
+    def preview(self, specimen: Specimen, bench: Bench) -> tuple[Measurement, ...]:
+        """Return the memory that one process needed."""
+        above = max(0.0, _peak(specimen.model, bench).resident - self._without_model(bench))
+        return (Measurement("memory_bytes", above, how="peak of one process, above one with an empty model"),)
+
+    def _without_model(self, bench: Bench) -> float:
+        if bench.empty not in self._empty:
+            self._empty[bench.empty] = max(peak.resident for peak in _peaks(bench.empty, bench))
+        return self._empty[bench.empty]
 
 
 def _peaks(model: Path, bench: Bench) -> list[_Peak]:

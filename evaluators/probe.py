@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,10 @@ def latency(request: dict[str, Any], target: Target) -> dict[str, Any]:
     on_device = target.device_peak() is not None
     alone = target.settings.threads == 1 and not on_device
     watch = Watch(computing=alone, gpu=on_device)
-    found = timing.contest(models, inputs, timing.Rules(processor_clock=alone))
+    rules = timing.Rules(processor_clock=alone)
+    if "layouts" in request:
+        rules = replace(rules, layouts=tuple(request["layouts"]))
+    found = timing.contest(models, inputs, rules)
     crowd = watch.look()
     batches = _batches(inputs, request.get("throughput", ()))
     session = models[-1]()

@@ -28,3 +28,7 @@ class SizeEvaluator:
             Measurement("model_bytes", artifact.model_bytes, how="unpacked model file", parts=parts),
             Measurement("held_bytes", weights["held_bytes"], how="weights that the runtime holds after loading"),
         )
+
+    def preview(self, specimen: Specimen, bench: Bench) -> tuple[Measurement, ...]:  # noqa: ARG002 - the seam's protocol
+        """Return the size with the weights as they are before training, which trained ones come near to."""
+        return (Measurement("size_bytes", specimen.artifact.size_bytes, how="packed file, before training"),)

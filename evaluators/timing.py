@@ -25,7 +25,6 @@ from paretrim.evaluators.target import Array, Session
 Floats = npt.NDArray[np.float64]
 Open = Callable[[], Session]
 
-_LEAST_LAYOUTS, _MOST_LAYOUTS = 9, 15
 _BLOCK_S = 0.003
 _BLOCKS = 8
 _FEWEST_BLOCKS = 2
@@ -44,12 +43,14 @@ class Rules:
     Attributes:
         narrow: Half width of the ratios' 95% intervals, as a share, at which to stop.
         budget_s: Seconds after which to stop anyway.
+        layouts: How often all models are loaded anew, at the least and at the most.
         processor_clock: Whether a call's time is at most the processor time that the process used for it; true where
             one thread computes in this process, so that waiting for a core does not count.
     """
 
     narrow: float = 0.015
     budget_s: float = 6.0
+    layouts: tuple[int, int] = (9, 15)
     processor_clock: bool = True
 
 
@@ -97,11 +98,12 @@ def contest(models: Sequence[Open], inputs: Sequence[Array], rules: Rules) -> li
     found = [Clocked() for _ in models]
     order = random.Random(0)
     started = time.perf_counter()
-    for layout in range(_MOST_LAYOUTS):
+    least, most = rules.layouts
+    for layout in range(most):
         # The previous sessions are let go only when these are open, which therefore lie elsewhere in memory.
         sessions = [open_model() for open_model in models]
         _time_layout(sessions, inputs, found, order, rules)
-        if layout + 1 >= _LEAST_LAYOUTS and (_narrow(found, rules) or time.perf_counter() - started > rules.budget_s):
+        if layout + 1 >= least and (_narrow(found, rules) or time.perf_counter() - started > rules.budget_s):
             break
     return found
 

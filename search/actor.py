@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,13 +16,14 @@ from ray import tune
 
 from paretrim.errors import ParetrimError
 from paretrim.evaluators import cores
+from paretrim.search.context import TrialContext
+from paretrim.search.news import News
 from paretrim.search.study import Asked
 from paretrim.search.trial import TrialRunner
-from paretrim.search.workshop import TrialContext
 from paretrim.spaces.recipe import Recipe
-from paretrim.tracking.records import Epoch, TrialRecord
+from paretrim.tracking.records import Epoch, Preview, TrialRecord
 
-RECORD = "record"
+NEWS, RECORD = "news", "record"
 _TRACE_LINES = 30
 
 
@@ -35,7 +35,7 @@ def hang_file(scratch: Path, number: int) -> Path:
 class TrialActor(tune.Trainable):  # type: ignore[misc]
     """Makes trials; kept from one trial to the next, since a fresh process costs over a second.
 
-    A step is one epoch of training, or the rest of the trial after it.
+    A step is what comes before training, one epoch of it, or the rest of the trial.
     """
 
     Runner = TrialRunner
@@ -66,10 +66,10 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             event = self._failed(error)
         finally:
             faulthandler.cancel_dump_traceback_later()
-        if isinstance(event, Epoch):
-            return {"done": False, **asdict(event)}
-        self._close_note()
-        return {"done": True, RECORD: event.to_json()}
+        if isinstance(event, TrialRecord):
+            self._close_note()
+            return {"done": True, RECORD: event.to_json()}
+        return {"done": False, NEWS: News(event, dict(self._seconds)).to_json()}
 
     def cleanup(self) -> None:
         """Let go of the note."""
@@ -79,7 +79,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         self._asked = Asked(config["number"], config["kind"], Recipe.from_json(config["recipe"]))
         self._deadline = time.monotonic() + self._limit_s
         self._started = time.monotonic()
-        self._events: Iterator[Epoch | TrialRecord] = self._runner.run(self._asked)
+        self._seconds: dict[str, float] = {}
+        self._events: Iterator[Preview | Epoch | TrialRecord] = self._runner.run(self._asked, self._seconds)
         self._close_note()
         self._hang_note = hang_file(self._scratch, self._asked.number).open("w")
 

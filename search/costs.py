@@ -13,8 +13,9 @@ from torch import nn
 from paretrim.errors import ParetrimError
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.latency import time_quietly
+from paretrim.search.context import TrialContext
 from paretrim.search.station import lay_out
-from paretrim.search.workshop import TrialContext, Workshop
+from paretrim.search.workshop import Workshop
 from paretrim.spaces.anatomy import Group
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.rewriting import rewrite

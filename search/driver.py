@@ -29,12 +29,16 @@ from paretrim.evaluators import cores
 from paretrim.evaluators.lane import Lane
 from paretrim.search.actor import TrialActor
 from paretrim.search.ahead import Ahead
+from paretrim.search.context import TrialContext
+from paretrim.search.halving import Halving
 from paretrim.search.job import Job
+from paretrim.search.judge import Judge, Lenient, Terms, Thrift
 from paretrim.search.monitor import Monitor
+from paretrim.search.scheduler import HalvingScheduler
 from paretrim.search.searcher import StudySearcher
 from paretrim.search.store import JobFolder
 from paretrim.search.study import Study
-from paretrim.search.workshop import TrialContext
+from paretrim.spaces.dimension import Choice
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.tracker import Tracker
 
@@ -112,11 +116,21 @@ def drive(
             scratch=folder.scratch,
             finished=lambda record: _account(record, study, backlog, before + time.monotonic() - started),
             monitor=monitor,
+            judge=_judge(job, context, study),
         )
         stopper = _Stopper(searcher, job.budget.minutes, monitor)
         with _interruptible(stopper):
             _tune(job, context, searcher, stopper, folder, actor)
         return Outcome(stopper.interrupted, stopper.out_of_time, searcher.fatal)
+
+
+def _judge(job: Job, context: TrialContext, study: Study) -> Judge:
+    if not job.search.preview:
+        return Lenient()
+    counts = next(d for d in context.space.dimensions if d.name == "recovery.epochs")
+    longest = max((v for v in counts.values if isinstance(v, int)), default=0) if isinstance(counts, Choice) else 0
+    halving = None if job.search.halving == "off" else Halving(longest, job.search.halving)
+    return Thrift(Terms(job.metric_name, study.objectives, job.bounds), halving, study.records())
 
 
 def _account(record: TrialRecord, study: Study, backlog: Backlog, wall_seconds: float) -> None:
@@ -148,7 +162,9 @@ def _tune(
     )
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
-        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher, scheduler=HalvingScheduler(searcher.judge), num_samples=-1, reuse_actors=True
+        ),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(folder.scratch),

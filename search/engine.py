@@ -10,6 +10,7 @@ from paretrim.errors import ResumeError, TrialError
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.served import served
 from paretrim.search import finals, prepare, searched
+from paretrim.search.context import TrialContext
 from paretrim.search.costs import with_costs
 from paretrim.search.driver import Backlog, drive
 from paretrim.search.job import Job
@@ -20,7 +21,6 @@ from paretrim.search.space import Space
 from paretrim.search.station import StationPlan
 from paretrim.search.store import JobFolder, Store
 from paretrim.search.study import SCHEMA, Study
-from paretrim.search.workshop import TrialContext
 from paretrim.tracking.front import feasible
 from paretrim.tracking.mlflow_tracker import MlflowTracker
 from paretrim.tracking.sensitivity import Profile

@@ -94,18 +94,61 @@ class TargetOptions(_Section):
         return TargetSettings(self.runtime, self.threads, self.batch_size, self.activations, self.optimization)
 
 
+class Finals(_Section):
+    """The last phase: the best points are trained longer, from several seeds.
+
+    Attributes:
+        points: Points of the front that are trained again; 0 for none.
+        longer: Their epochs, as a multiple of the recipe's.
+        seeds: Times that each is trained.
+    """
+
+    points: Annotated[int, Field(ge=0, le=100)] = 3
+    longer: Annotated[float, Field(ge=1, le=100)] = 2.0
+    seeds: Annotated[int, Field(ge=1, le=20)] = 2
+
+
+class Strategy(_Section):
+    """How the search spares itself work. Each part can be switched off.
+
+    Attributes:
+        preview: Whether candidates are lowered and measured before they are trained, and not trained when they could
+            not matter.
+        halving: How many times fewer trials go on at each rung of successive halving; ``off`` for none.
+        warm_start: Whether the model's sensitivity and what trials have shown predict a front, whose points are tried first.
+        share: Whether what several trials have in common is trained once.
+        finals: The last phase.
+    """
+
+    preview: bool = True
+    halving: Annotated[int, Field(ge=2, le=10)] | Literal["off"] = 2
+    warm_start: bool = True
+    share: bool = True
+    finals: Finals = Finals()
+
+    @field_validator("halving", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads the word off as False
+
+
 class Budget(_Section):
     """How much to spend; whatever ends first ends the search.
 
     Attributes:
         trials: Trials that end, the three anchors included, failures too.
         minutes: Wall time, or None for no limit.
+        training_seconds: Seconds of training in all, those of the profile included, or None for no limit.
+        patience: Trials in a row that do not raise the hypervolume by a thousandth, after which the search ends; None
+            to go on.
         parallel: Trials at the same time; by default one for each core, at most 8.
         trial_minutes: A trial that takes longer is stopped and counted as failed.
     """
 
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 24
     minutes: Annotated[float, Field(gt=0)] | None = None
+    training_seconds: Annotated[float, Field(gt=0)] | None = None
+    patience: Annotated[int, Field(ge=1)] | None = None
     parallel: Annotated[int, Field(ge=1, le=4096)] = Field(default_factory=lambda: min(8, os.cpu_count() or 1))
     trial_minutes: Annotated[float, Field(gt=0)] = 30.0
 
@@ -157,6 +200,7 @@ class Job(_Section):
         also: Further targets on which every trial is measured; each has its own front.
         budget: How much to spend.
         sampler: What decides which recipe is next: ``auto``, or a name that docs/search.md lists.
+        search: How the search spares itself work.
         seed: Of everything random.
         tracking_uri: MLflow tracking URI; by default a SQLite file in the store.
         export_tolerance: How much the artifact's metric may be worse than the torch model's before a trial fails.
@@ -176,6 +220,7 @@ class Job(_Section):
     also: tuple[TargetOptions, ...] = ()
     budget: Budget = Field(default_factory=Budget)
     sampler: str = AUTO
+    search: Strategy = Strategy()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     tracking_uri: str | None = None
     export_tolerance: Annotated[float, Field(ge=0)] = 0.02

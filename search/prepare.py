@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,10 +24,13 @@ from paretrim.evaluators.splits import Split, Splits
 from paretrim.evaluators.storage import Activation
 from paretrim.search import space as spaces
 from paretrim.search import teaching, usercode
+from paretrim.search.cache import Cache
+from paretrim.search.context import TrialContext
 from paretrim.search.job import Job, impossible
+from paretrim.search.parents import Nursery
 from paretrim.search.station import StationPlan, lay_out
 from paretrim.search.store import JobFolder
-from paretrim.search.workshop import TrialContext, lowering_request
+from paretrim.search.workshop import lowering_request
 from paretrim.spaces.anatomy import dissect
 
 
@@ -115,7 +119,17 @@ def prepare(
         artifacts=folder.artifacts,
         folds=job.cross_validation or 0,
         tutor=subject.teacher,
+        seed=job.seed,
+        share=job.search.share,
+        nursery=Nursery(Cache(folder.cache), _identity(job, subject)) if job.search.share else None,
+        preview=job.search.preview,
     )
+
+
+def _identity(job: Job, subject: Subject) -> str:
+    """Return all that training depends on beside a recipe."""
+    prints = dict(sorted(subject.fingerprints.items()))
+    return f"{prints} {job.metric_name} {job.seed} {version('paretrim')} {torch.__version__}"
 
 
 def _station(

@@ -22,8 +22,9 @@ from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.latency import time_quietly
 from paretrim.evaluators.splits import Batch
 from paretrim.evaluators.storage import Storage
+from paretrim.search.context import TrialContext
 from paretrim.search.station import lay_out
-from paretrim.search.workshop import TrialContext, Workshop
+from paretrim.search.workshop import Workshop
 from paretrim.spaces.anatomy import LAYER_TYPES
 from paretrim.spaces.dimension import Choice, Dimension, Range, Value, existing
 from paretrim.spaces.recipe import Recipe
@@ -114,13 +115,7 @@ class _Taker:
         return Recipe.of(existing(self._context.space.dimensions, {**self._plain, knob: value}))
 
     def made(self, recipe: Recipe) -> nn.Module:
-        schooling = self._workshop.schooling(recipe)
-        model = self._workshop.shaped(recipe, schooling)
-        # Without epochs nothing is trained, but what is attached is attached.
-        for _ in self._workshop.recovered(model, recipe, schooling, {}):
-            pass
-        self._workshop.bake(model, recipe)
-        return model.eval()
+        return self._workshop.begin(recipe).untrained()
 
     def effect(self, dimension: Dimension, value: Value) -> Effect:
         recipe = self.recipe(dimension.name, value)

@@ -12,8 +12,9 @@ from paretrim.errors import UsageError
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.lane import Lane
 from paretrim.search import engine, prepare
+from paretrim.search.context import score_torch
 from paretrim.search.result import Result
-from paretrim.search.workshop import Workshop, score_torch
+from paretrim.search.workshop import Workshop
 from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.records import THREADS, TrialRecord
 
@@ -65,11 +66,10 @@ def replay(result: Result, number: int, say: Callable[[str], None]) -> Replayed:
     workshop, recipe = Workshop(context, Lane()), Recipe.of(record.recipe, record.seed)
     threads = int(record.environment[THREADS]) if THREADS in record.environment else None
     with _threads(threads):
-        schooling = workshop.schooling(recipe)
-        model = workshop.shaped(recipe, schooling)
-        for epoch, each in enumerate(workshop.recovered(model, recipe, schooling, {}), 1):
+        making = workshop.begin(recipe)
+        for epoch, each in enumerate(making.train({}), 1):
             say(f"epoch {epoch}: loss {each.loss:.4g}")
-        workshop.bake(model, recipe)
+        model = making.bake()
         score = score_torch(model, context.splits.validation, context.metric)
         artifact = workshop.lowered(context.stations[0].address.build(), model, recipe)
     return Replayed(record, artifact, score, record.metrics[f"{context.metric.name}_torch"], threads)

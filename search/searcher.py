@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from paretrim.search.actor import RECORD, hang_file
+from paretrim.search.actor import NEWS, RECORD, hang_file
+from paretrim.search.candidate import Candidate
+from paretrim.search.judge import Judge
 from paretrim.search.ahead import Ahead
 from paretrim.search.monitor import Monitor
-from paretrim.search.study import Asked, Study
+from paretrim.search.news import News
+from paretrim.search.study import Study
 from paretrim.tracking.records import BASELINE, TrialRecord
 
 _TOP_FRAMES = 12
@@ -30,6 +32,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         scratch: Where processes leave notes.
         finished: Called with the record of each trial that ended.
         monitor: Shown what goes on.
+        judge: Tells which trials shall stop early.
 
     Attributes:
         closing: Set when no more trials shall be started.
@@ -48,6 +51,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         scratch: Path,
         finished: Callable[[TrialRecord], None],
         monitor: Monitor,
+        judge: Judge,
     ) -> None:
         super().__init__(metric=None, mode=None)
         self._study = study
@@ -58,7 +62,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._scratch = scratch
         self._finished = finished
         self._monitor = monitor
-        self._under_way: dict[str, tuple[Asked, float]] = {}
+        self._judge = judge
+        self._under_way: dict[str, Candidate] = {}
         self.stopping = False
         self.closing = False
         self.fatal = ""
@@ -76,25 +81,36 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             cause = self._study.cause_of_too_many_attempts(asked.number)
             if not cause:
                 break
-            self._end(self._failed(asked, cause, 0.0))
-        self._under_way[trial_id] = (asked, time.monotonic())
+            self._end(Candidate(asked).ended("failed", cause))
+        self._under_way[trial_id] = Candidate(asked)
         self._monitor.started(asked.number)
         return {"number": asked.number, "kind": asked.kind, "recipe": asked.recipe.to_json()}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Show an epoch."""
-        if not result.get("done"):
-            self._monitor.trained(self._under_way[trial_id][0].number)
+        """Do nothing: what a trial tells comes by `judge` already."""
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
+    def judge(self, trial_id: str, result: dict[str, Any]) -> str:
+        """Take note of what a trial under way tells; return why it shall stop, or nothing when it goes on."""
+        if NEWS not in result:
+            return ""
+        candidate = self._under_way[trial_id]
+        candidate.hear(News.from_json(result[NEWS]))
+        if candidate.epochs:
+            self._monitor.trained(candidate.asked.number)
+        candidate.verdict = self._judge.verdict(candidate, self._study.records())
+        return candidate.verdict
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Write how a trial ended."""
-        asked, since = self._under_way.pop(trial_id)
+        candidate = self._under_way.pop(trial_id)
         if result is not None and RECORD in result:
             self._end(TrialRecord.from_json(result[RECORD]))
         elif self.stopping:
-            self._study.release(asked.number)
+            self._study.release(candidate.asked.number)
+        elif candidate.verdict and not error:
+            self._end(candidate.ended("stopped", candidate.verdict))
         else:
-            self._end(self._failed(asked, self._cause_of_death(asked.number), time.monotonic() - since))
+            self._end(candidate.ended("failed", self._cause_of_death(candidate.asked.number)))
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune writes its searcher into snapshots, which nothing here ever reads: the study is the only state.
@@ -112,19 +128,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             self.fatal, self.closing = record.cause, True
             return
         self._study.tell(record)
+        self._judge.ended(record)
         self._finished(record)
         self._monitor.finished(record)
-
-    def _failed(self, asked: Asked, cause: str, seconds: float) -> TrialRecord:
-        return TrialRecord(
-            number=asked.number,
-            kind=asked.kind,
-            state="failed",
-            recipe=asked.recipe.values,
-            seed=asked.recipe.seed,
-            seconds={"total": seconds},
-            cause=cause,
-        )
 
     def _cause_of_death(self, number: int) -> str:
         note = hang_file(self._scratch, number)

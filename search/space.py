@@ -44,6 +44,11 @@ class Space:
         """Return the recipe of sampled values, the constants added."""
         return Recipe.of(existing(self.dimensions, {**self.constants, **values}), seed)
 
+    @property
+    def anchored(self) -> frozenset[str]:
+        """The kinds of the recipes that stand in every table, whatever they cost."""
+        return frozenset({BASELINE, *(kind for part in self.techniques for kind in part.anchors(self.anatomy))})
+
     def anchors(self, seed: int) -> dict[str, Recipe]:
         """Return the recipes that stand in every table: the baseline, plain float16 and plain int8."""
         neutral: dict[str, Value] = {d.name: d.neutral for d in self.dimensions}

@@ -16,13 +16,14 @@ from paretrim.errors import TrialError
 from paretrim.evaluators import evaluator, machine
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.artifact import Artifact
-from paretrim.evaluators.evaluator import Bench, Specimen
+from paretrim.evaluators.evaluator import Bench, PreviewingEvaluator, Specimen
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.served import served
 from paretrim.evaluators.splits import Split
 from paretrim.evaluators.target import Array, Session, TargetAddress, as_batch
+from paretrim.tracking.records import Preview
 
 _TIMED_INPUTS = 32
 _RECORDED_SAMPLES = 16
@@ -110,6 +111,21 @@ class Station:
         if odd:
             raise TrialError(f"measured NaN or infinity for {', '.join(odd)}")
         return tuple(found)
+
+    def preview(self, artifact: Artifact) -> Preview:
+        """Measure what can be told of a candidate before it is trained.
+
+        Args:
+            artifact: Lowered from the untrained model.
+
+        Raises:
+            ArtifactError: The runtime does not load it.
+            MeasurementError: It cannot be measured.
+        """
+        with artifact.unpacked() as path:
+            specimen = Specimen(artifact, path)
+            able = (each for each in self._evaluators.values() if isinstance(each, PreviewingEvaluator))
+            return Preview(tuple(m for each in able for m in each.preview(specimen, self.bench)))
 
     def score_on(self, artifact: Artifact, split: Split) -> float:
         """Return the metric of an artifact on another split than that of the search."""

@@ -33,6 +33,11 @@ class JobFolder:
         return self.path / "artifacts"
 
     @property
+    def cache(self) -> Path:
+        """Folder of what all searches of the store share."""
+        return self.path.parent.parent / "cache"
+
+    @property
     def scratch(self) -> Path:
         """Folder of what running trials write and nobody needs later."""
         return self.path / "scratch"

@@ -16,11 +16,13 @@ from paretrim.evaluators.cores import Plan
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
 from paretrim.search import crossvalidation
+from paretrim.search.context import TrialContext, score_torch
+from paretrim.search.making import Making
 from paretrim.search.station import Station, clocked
 from paretrim.search.study import Asked
-from paretrim.search.workshop import TrialContext, Workshop, score_torch
+from paretrim.search.workshop import Workshop
 from paretrim.spaces.recipe import Recipe
-from paretrim.tracking.records import THREADS, Elsewhere, Epoch, TrialRecord
+from paretrim.tracking.records import THREADS, Elsewhere, Epoch, Preview, TrialRecord
 
 
 class TrialRunner:
@@ -51,24 +53,30 @@ class TrialRunner:
             for i, each in enumerate(context.stations)
         ]
 
-    def run(self, asked: Asked) -> Iterator[Epoch | TrialRecord]:
-        """Make and score one trial: yields each epoch of training, and last the record.
+    def run(self, asked: Asked, seconds: dict[str, float]) -> Iterator[Preview | Epoch | TrialRecord]:
+        """Make and score one trial: yields what is known before training, each epoch of it, and last the record.
+
+        Args:
+            asked: The trial.
+            seconds: Takes the wall time of each stage as they end.
 
         Raises:
             ParetrimError: The trial fails for a reason that paretrim knows.
             Exception: A user's code raised.
         """
-        seconds: dict[str, float] = {}
         epochs: list[Epoch] = []
-        workshop = self._workshop
-        schooling = workshop.schooling(asked.recipe)
+        preview: Preview | None = None
         with clocked(seconds, "reshape"):
-            model = workshop.shaped(asked.recipe, schooling)
-        for epoch in workshop.recovered(model, asked.recipe, schooling, seconds):
+            making = self._workshop.begin(asked.recipe)
+        if self._context.preview and asked.kind not in self._context.space.anchored:
+            with clocked(seconds, "preview"):
+                preview = self._preview(making, asked.recipe)
+            yield preview
+        for epoch in making.train(seconds):
             epochs.append(epoch)
             yield epoch
         with clocked(seconds, "bake"), self._lane.working():
-            workshop.bake(model, asked.recipe)
+            model = making.bake()
             expected = score_torch(model, self._context.splits.validation, self._context.metric)
         main, *others = self._stations
         artifact = self._lowered(main, model, asked.recipe, seconds)
@@ -92,7 +100,16 @@ class TrialRunner:
             environment={**main.environment(), THREADS: str(torch.get_num_threads())},
             seconds=seconds,
             epochs=tuple(epochs),
+            preview=preview,
+            reused=making.reused,
         )
+
+    def _preview(self, making: Making, recipe: Recipe) -> Preview:
+        with TemporaryDirectory(prefix="preview-", dir=self._scratch) as folder:
+            with self._lane.working():
+                model = making.untrained()
+            station = self._stations[0]
+            return station.preview(self._workshop.lowered(station.target, model, recipe, Path(folder)))
 
     def _gain(self, epochs: list[Epoch]) -> Iterator[Measurement]:
         """Yield what training won, which is below zero where it did harm."""
@@ -121,10 +138,10 @@ class TrialRunner:
         scores = []
         for fold in crossvalidation.folds(context.teaches, context.splits, context.teacher, context.folds):
             schooling = self._workshop.schooling(recipe, fold.train, fold.teacher)
-            model = self._workshop.shaped(recipe, schooling)
-            for _ in self._workshop.recovered(model, recipe, schooling, seconds):
+            making = self._workshop.begin(recipe, schooling, alone=True)
+            for _ in making.train(seconds):
                 pass  # its course is not recorded
-            self._workshop.bake(model, recipe)
+            model = making.bake()
             with TemporaryDirectory(prefix="fold-", dir=self._scratch) as folder:
                 artifact = self._lowered(station, model, recipe, seconds, Path(folder))
                 with clocked(seconds, "cross_validation"), self._lane.working():

@@ -1,10 +1,8 @@
-"""From a recipe to a torch model and its artifact: what a trial makes before anything is measured."""
+"""Makes models and artifacts from recipes: what a trial makes before anything is measured."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,50 +10,14 @@ from torch import nn
 
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.lane import Lane
-from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.splits import SearchSplits, Split
 from paretrim.evaluators.storage import Activation, Storage
 from paretrim.evaluators.target import LoweringRequest, Target
+from paretrim.search.context import TrialContext
+from paretrim.search.making import Making
 from paretrim.search.space import Space
-from paretrim.search.station import StationPlan, clocked
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.recovery import recover
 from paretrim.spaces.schooling import Loss, Schooling
-from paretrim.tracking.records import Epoch
-
-
-@dataclass(frozen=True)
-class TrialContext:
-    """What all trials of a search share. The test split is not among it.
-
-    Attributes:
-        model: The uncompressed model.
-        splits: Training, calibration and validation data.
-        metric: Scores outputs against labels.
-        space: The techniques and the model's anatomy.
-        teacher: The teacher's outputs on the training split, or None when nothing is distilled.
-        stations: The targets; the first is the one that the search is for.
-        artifacts: Folder that keeps artifacts.
-        folds: Parts of the validation split for cross-validation; fewer than two for none.
-        channel_ms: Milliseconds that a channel of each group costs on the target; empty unless a technique asks for it.
-        tutor: The model that teaches, or None where it is the uncompressed one.
-    """
-
-    model: nn.Module
-    splits: SearchSplits
-    metric: Metric
-    space: Space
-    teacher: torch.Tensor | None
-    stations: tuple[StationPlan, ...]
-    artifacts: Path
-    folds: int = 0
-    channel_ms: Mapping[str, float] = field(default_factory=dict)
-    tutor: nn.Module | None = None
-
-    @property
-    def teaches(self) -> nn.Module:
-        """The model that teaches."""
-        return self.model if self.tutor is None else self.tutor
 
 
 class Workshop:
@@ -84,55 +46,15 @@ class Workshop:
             channel_ms=self._context.channel_ms,
         )
 
-    def shaped(self, recipe: Recipe, schooling: Schooling) -> nn.Module:
-        """Return a copy of the uncompressed model in the recipe's shape."""
-        model = copy.deepcopy(self._context.model)
-        if not any(p.requires_grad for p in model.parameters()):
-            model.requires_grad_(True)
-        for part in self._context.space.techniques:
-            part.reshape(model, recipe, self._context.space.anatomy, schooling)
-        return model
+    def begin(self, recipe: Recipe, schooling: Schooling | None = None, *, alone: bool = False) -> Making:
+        """Begin to make a recipe's model: a copy of the uncompressed one, in the recipe's shape.
 
-    def recovered(
-        self, model: nn.Module, recipe: Recipe, schooling: Schooling, seconds: dict[str, float]
-    ) -> Iterator[Epoch]:
-        """Train a model that has its shape, in place, and yield each epoch; afterwards it is to be baked."""
-        techniques, anatomy = self._context.space.techniques, self._context.space.anatomy
-        for part in techniques:
-            part.attach(model, recipe, anatomy, schooling)
-        asked = (part.penalty(model, recipe, anatomy, schooling) for part in techniques)
-        penalties = tuple(penalty for penalty in asked if penalty is not None)
-
-        def advance(done: float) -> None:
-            for part in techniques:
-                part.advance(model, recipe, anatomy, done)
-
-        losses = recover(model, recipe, replace(schooling, penalties=penalties, advance=advance))
-        try:
-            yield from self._epochs(model, losses, recipe.number("recovery.epochs") > 0, seconds)
-        finally:
-            for penalty in penalties:
-                penalty.close()
-        advance(1.0)
-
-    def _epochs(
-        self, model: nn.Module, losses: Iterator[float], trained: bool, seconds: dict[str, float]
-    ) -> Iterator[Epoch]:
-        with clocked(seconds, "recover"):
-            before = self._score(model) if trained else None
-        while True:
-            with clocked(seconds, "recover"):
-                loss = next(losses, None)
-                if loss is None:
-                    model.eval()
-                    return
-                score = self._score(model)
-            yield Epoch(loss, score, before)
-            before = None
-
-    def _score(self, model: nn.Module) -> float:
-        with self._lane.working():
-            return score_torch(model, self._context.splits.validation, self._context.metric)
+        Args:
+            recipe: What to make.
+            schooling: What to train it with, by default what `schooling` returns.
+            alone: Whether its training has nothing in common with that of the search's other trials.
+        """
+        return Making(self._context, self._lane, recipe, schooling or self.schooling(recipe), alone=alone)
 
     def _loss(self, recipe: Recipe) -> Loss:
         metric = self._context.metric
@@ -144,11 +66,6 @@ class Workshop:
         for part in self._context.space.techniques:
             loss = part.loss(loss, recipe)
         return loss
-
-    def bake(self, model: nn.Module, recipe: Recipe) -> None:
-        """Make final, in place, what was added for the training."""
-        for part in self._context.space.techniques:
-            part.bake(model, recipe, self._context.space.anatomy)
 
     def storage(self, model: nn.Module, recipe: Recipe) -> dict[str, Storage]:
         """Return how each layer of a baked model is stored that does not keep 32-bit floats."""
@@ -178,14 +95,3 @@ def lowering_request(
     anatomy = space.anatomy
     kind = str(anatomy.input_dtype).removeprefix("torch.")
     return LoweringRequest(anatomy.input_shape, kind, stored, splits.calibration, activation)
-
-
-def score_torch(model: nn.Module, split: Split, metric: Metric) -> float:
-    """Return the metric of a torch model on a split."""
-    model.eval()
-    outputs, labels = [], []
-    with torch.no_grad():
-        for batch in split.batches(256):
-            outputs.append(model(batch.inputs))
-            labels.append(batch.labels)
-    return metric(torch.cat(outputs), torch.cat(labels))

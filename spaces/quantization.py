@@ -35,6 +35,7 @@ class WeightQuantization(Technique):
     name: ClassVar[str] = "quantization"
     stage: ClassVar[int] = 50
     by_default: ClassVar[bool] = True
+    branches: ClassVar[bool] = True
     Options: ClassVar[type[TechniqueOptions]] = QuantizationOptions
     options: QuantizationOptions
 

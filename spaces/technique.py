@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import entry_points
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo
 from torch import nn
 
 from paretrim.errors import UsageError, nearest
@@ -26,11 +26,33 @@ GROUP = "paretrim.techniques"
 TRAINING = 60
 """Techniques from this stage on only train, and do nothing to a model that is not trained."""
 
+Given = TypeVar("Given")
+
 
 class TechniqueOptions(BaseModel):
     """A technique's settings, as they stand under its name in the job's space."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def heeded(cls, given: Given, info: ValidationInfo, idle: bool, why: str) -> Given:
+        """Return the value of a field, or refuse it when nothing heeds it; for a field's validator.
+
+        The default passes in any case, since a job that was written down names all settings.
+
+        Args:
+            given: The value.
+            info: The validator's; fields that stand before this one are in its data.
+            idle: Whether the other settings make it do nothing.
+            why: Which ones, and what to do: ``with one step; give steps of 2 or more``.
+
+        Raises:
+            ValueError: It does nothing.
+        """
+        if idle and given != cls.model_fields[str(info.field_name)].default:
+            words = ", ".join(map(str, given)) if isinstance(given, tuple) else given
+            raise ValueError(f"is {words}, which does nothing {why}, or leave this out")
+        return given
 
 
 class Technique:
@@ -44,6 +66,8 @@ class Technique:
         stage: When it acts among the techniques: what removes parts of the model before 20, what rewrites the layers
             that are left before 40, what puts their weights on grids before 60, what only trains after that.
         by_default: Whether it is on in a job that does not name it.
+        branches: Whether it can act on a model that was trained without it for the first half of its epochs, so that
+            recipes that differ in its values only have that half in common.
         excludes: Techniques that it does not go together with, with the reason; one of the two names the other.
     """
 
@@ -51,6 +75,7 @@ class Technique:
     Options: ClassVar[type[TechniqueOptions]] = TechniqueOptions
     stage: ClassVar[int] = 50
     by_default: ClassVar[bool] = False
+    branches: ClassVar[bool] = False
     excludes: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, options: TechniqueOptions) -> None:

@@ -33,6 +33,23 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """What is known of a candidate before it is trained.
+
+    Attributes:
+        measurements: Of the untrained artifact: latency and memory, which hardly depend on trained weights, and the size,
+            which does.
+    """
+
+    measurements: tuple[Measurement, ...]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The measured values by name."""
+        return {m.name: m.value for m in self.measurements}
+
+
+@dataclass(frozen=True)
 class Elsewhere:
     """A trial on a further target.
 
@@ -69,6 +86,8 @@ class TrialRecord:
         seconds: Wall time by stage of the trial's own work.
         epochs: The course of its training.
         cause: Why it failed or was stopped.
+        preview: What was measured before it was trained; None where nothing was.
+        reused: What was not made anew, since another trial had made it: ``parent``.
     """
 
     number: int
@@ -84,6 +103,8 @@ class TrialRecord:
     seconds: Mapping[str, float] = field(default_factory=dict)
     epochs: tuple[Epoch, ...] = ()
     cause: str = ""
+    preview: Preview | None = None
+    reused: tuple[str, ...] = ()
 
     # JSON has no infinity: it is written as a word, and read back.
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")

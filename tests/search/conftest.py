@@ -11,12 +11,12 @@ import torch
 
 from paretrim.search import driver, prepare
 from paretrim.search.api import search
+from paretrim.search.context import TrialContext
 from paretrim.search.job import Job
 from paretrim.search.result import Result, objectives_of
 from paretrim.search.space import Space
 from paretrim.search.store import JobFolder, Store
 from paretrim.search.study import SCHEMA, Study
-from paretrim.search.workshop import TrialContext
 from paretrim.spaces.anatomy import Anatomy, Layer
 from paretrim.spaces.dimension import Range
 from paretrim.tracking.records import TrialRecord

@@ -13,9 +13,9 @@ from paretrim.evaluators.evaluator import Bench
 from paretrim.evaluators.latency import Contest, Timed
 from paretrim.evaluators.measurement import Measurement
 from paretrim.search import finals
+from paretrim.search.context import TrialContext
 from paretrim.search.result import Result
 from paretrim.search.store import Store
-from paretrim.search.workshop import TrialContext
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.settled import CROWDED, SEARCHED, crowded
 

@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 from paretrim.errors import TrialError
 from paretrim.search import prepare, profile_words, profiles
 from paretrim.search.cli import app
+from paretrim.search.context import TrialContext
 from paretrim.search.job import Job
 from paretrim.search.profile import _levels, profile
 from paretrim.search.profiles import Profiles
 from paretrim.search.space import Space
 from paretrim.search.store import Store
-from paretrim.search.workshop import TrialContext
 from paretrim.spaces.anatomy import Anatomy
 from paretrim.spaces.dimension import Choice, Condition, Dimension, Range
 from paretrim.spaces.recipe import Recipe

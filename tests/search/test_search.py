@@ -11,10 +11,10 @@ from mlflow.tracking import MlflowClient
 
 from paretrim.errors import JobError, LoweringError, ResumeError, UserCodeError
 from paretrim.search.api import load_result, resume, search
+from paretrim.search.context import TrialContext
 from paretrim.search.result import Result
 from paretrim.search.study import Asked
 from paretrim.search.trial import TrialRunner
-from paretrim.search.workshop import TrialContext
 from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.settled import SEARCHED
@@ -112,7 +112,7 @@ def test_the_same_recipe_and_seed_make_the_same_file(finished: Result, context: 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the search's processes; another number sums in another order
     try:
-        *_, made = TrialRunner(context, tmp_path).run(Asked(4, "search", recipe))
+        *_, made = TrialRunner(context, tmp_path).run(Asked(4, "search", recipe), {})
     finally:
         torch.set_num_threads(threads)
     assert isinstance(made, TrialRecord)

@@ -15,8 +15,8 @@ from paretrim.evaluators import evaluator
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.metrics import Metric
+from paretrim.search.context import TrialContext
 from paretrim.search.station import Station, StationPlan, samples_path
-from paretrim.search.workshop import TrialContext
 
 Score = Callable[[torch.Tensor, torch.Tensor], float]
 

@@ -1,0 +1,82 @@
+"""A cache on disk: what several trials, workers and jobs have in common is made once."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+LIMIT_BYTES = 2 << 30
+_SUFFIX = ".kept"
+
+
+def key(*parts: str) -> str:
+    """Return the name under which something is kept that depends on all these."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Files by the hash of all that goes into them; the ones used longest ago go first when it is full.
+
+    A file appears whole or not at all, also when a process is killed, so that any number of processes may share a folder.
+    Nothing depends on it: what cannot be kept, for want of space or rights, is made again.
+
+    Attributes:
+        root: The folder.
+        limit_bytes: Most bytes of all files.
+    """
+
+    root: Path
+    limit_bytes: int = LIMIT_BYTES
+
+    def get(self, name: str) -> bytes | None:
+        """Return what is kept under a name, or None."""
+        path = self._path(name)
+        try:
+            data = path.read_bytes()
+            os.utime(path)  # it was used just now
+        except OSError:
+            return None
+        return data
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep something; in the place of what was kept under that name."""
+        if len(data) > self.limit_bytes:
+            return
+        path = self._path(name)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(data)
+            partial.replace(path)
+            self._shrink()
+        except OSError:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self.root / f"{name}{_SUFFIX}"
+
+    def _shrink(self) -> None:
+        """Delete what was used longest ago until the rest fits; one process at a time."""
+        with (self.root / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            files = sorted(_stated(self.root.iterdir()), reverse=True)
+            total = 0
+            for _, size, path in files:
+                total += size
+                if total > self.limit_bytes:
+                    path.unlink(missing_ok=True)
+
+
+def _stated(paths: Iterable[Path]) -> Iterable[tuple[int, int, Path]]:
+    for path in paths:
+        if path.suffix in (_SUFFIX, ".partial"):
+            with suppress(FileNotFoundError):  # another process has just deleted or renamed it
+                found = path.stat()
+                yield found.st_mtime_ns, found.st_size, path

@@ -1,0 +1,112 @@
+"""Which trials stop early: those that could not matter however well they were trained, and those that fall behind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from paretrim.search.candidate import Candidate
+from paretrim.search.gate import Gate
+from paretrim.search.halving import Halving, RungEntry
+from paretrim.tracking.constraints import Constraint
+from paretrim.tracking.front import Objective, baseline_metrics
+from paretrim.tracking.records import Epoch, Preview, TrialRecord
+
+SEARCHED = "search"
+"""The kind of the trials that may stop early: not of those that stand in every table, nor of the finalists."""
+
+
+class Judge(Protocol):
+    """Tells which trials stop early."""
+
+    def verdict(self, candidate: Candidate, records: Sequence[TrialRecord]) -> str:
+        """Return why a trial under way shall stop, or nothing when it goes on."""
+        ...
+
+    def ended(self, record: TrialRecord) -> None:
+        """Take note of a trial that ended, however it did."""
+        ...
+
+
+class Lenient:
+    """Stops nothing."""
+
+    def verdict(self, candidate: Candidate, records: Sequence[TrialRecord]) -> str:  # noqa: ARG002 - the protocol
+        """Return nothing."""
+        return ""
+
+    def ended(self, record: TrialRecord) -> None:
+        """Take no note."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What trials are compared by.
+
+    Attributes:
+        metric: Name of the job's metric.
+        objectives: What is optimized.
+        constraints: What a point must meet.
+    """
+
+    metric: str
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+
+
+class Thrift:
+    """Stops trials at the gate before training, and at the rungs of successive halving.
+
+    Args:
+        terms: What trials are compared by.
+        halving: The rungs; None for none.
+        earlier: Trials that ended before, from which the rungs are built again.
+    """
+
+    def __init__(self, terms: Terms, halving: Halving | None, earlier: Sequence[TrialRecord]) -> None:
+        self._terms = terms
+        self._gate = Gate(terms.metric, terms.objectives, terms.constraints)
+        self._halving = halving
+        for record in earlier:
+            self._enter(record, earlier)
+
+    def verdict(self, candidate: Candidate, records: Sequence[TrialRecord]) -> str:
+        """Return why a trial under way shall stop, or nothing when it goes on."""
+        if candidate.asked.kind != SEARCHED or candidate.preview is None:
+            return ""
+        if not candidate.epochs:
+            return self._gate.why_hopeless(candidate.preview, records)
+        if self._halving is None or not baseline_metrics(records):
+            return ""
+        entry = self._entry(candidate.asked.number, candidate.epochs, candidate.preview, records)
+        found = self._halving.judge(entry)
+        if found.goes_on:
+            return ""
+        return (
+            f"stopped after epoch {entry.epoch}: place {found.place} of {found.of} trials at that epoch, of which the best "
+            f"{found.quota} go on"
+        )
+
+    def ended(self, record: TrialRecord) -> None:
+        """Take a trial that failed out of the rungs."""
+        if record.state == "failed" and self._halving is not None:
+            self._halving.forget(record.number)
+
+    def _enter(self, record: TrialRecord, records: Sequence[TrialRecord]) -> None:
+        if self._halving is None or record.preview is None or record.state == "failed" or record.kind != SEARCHED:
+            return
+        for count in range(1, len(record.epochs) + 1):
+            self._halving.record(self._entry(record.number, record.epochs[:count], record.preview, records))
+
+    def _entry(
+        self, number: int, epochs: Sequence[Epoch], preview: Preview, records: Sequence[TrialRecord]
+    ) -> RungEntry:
+        metric, base = self._terms.metric, baseline_metrics(records)
+        score = epochs[-1].score
+        # A score that is no number is worst: halving takes care of it.
+        known = {**preview.metrics, metric: math.nan if score is None else score}
+        values = tuple(o.box(known[o.name]) for o in self._terms.objectives if o.name in known)
+        broken = [c.excess(known, base) for c in self._terms.constraints if c.metric in preview.metrics]
+        return RungEntry(number, len(epochs), values, sum(max(0.0, excess) for excess in broken))
