@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 from torch.nn import functional
 
@@ -56,6 +56,18 @@ class DistillationOptions(TechniqueOptions):
         if len(set(given)) != len(given):
             raise ValueError(f"a value is given twice: {', '.join(given)}")
         return given
+
+    @field_validator("beta")
+    @classmethod
+    def _when_decoupled(cls, given: float, info: ValidationInfo) -> float:
+        idle = "decoupled" not in info.data.get("methods", ("decoupled",))
+        return cls.heeded(given, info, idle, "without the method decoupled; name it in methods")
+
+    @field_validator("transfer_weight", "transfer_layers")
+    @classmethod
+    def _when_transferred(cls, given: object, info: ValidationInfo) -> object:
+        idle = info.data.get("transfers") == ("none",)
+        return cls.heeded(given, info, idle, "without a transfer; name attention or similarity in transfers")
 
     @model_validator(mode="after")
     def _ordered(self) -> DistillationOptions:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
 from paretrim.errors import TrialError
@@ -75,6 +75,17 @@ class PruningOptions(TechniqueOptions):
     @classmethod
     def _different(cls, value: Importance | tuple[Importance, ...]) -> Importance | tuple[Importance, ...]:
         return tuple(dict.fromkeys(value)) if isinstance(value, tuple) else value
+
+    @field_validator("step_epochs")
+    @classmethod
+    def _between_steps(cls, value: int, info: ValidationInfo) -> int:
+        return cls.heeded(value, info, info.data.get("steps") == 1, "with one step; give steps of 2 or more")
+
+    @field_validator("sparsity_strength")
+    @classmethod
+    def _in_sparsity_epochs(cls, value: float, info: ValidationInfo) -> float:
+        idle = info.data.get("sparsity_epochs") == 0
+        return cls.heeded(value, info, idle, "without epochs in which to press; give sparsity_epochs of 1 or more")
 
     @model_validator(mode="after")
     def _ordered(self) -> PruningOptions:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import ValidationInfo, field_validator
 
+from paretrim.evaluators.abilities import GRIDS
 from paretrim.evaluators.storage import Calibrator
 from paretrim.spaces.technique import TechniqueOptions
 from paretrim.spaces.weight_grids import Family
@@ -78,3 +79,15 @@ class QuantizationOptions(TechniqueOptions):
         if not value:
             raise ValueError("is empty; name at least one value, or leave it out")
         return tuple(dict.fromkeys(value))
+
+    @field_validator("families", "granularity", "training", "activations", "calibration")
+    @classmethod
+    def _on_grids(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        idle = not any(width in GRIDS for width in info.data.get("weight_bits", GRIDS))
+        return cls.heeded(value, info, idle, "without a width of 2 to 8 bits; name one in weight_bits")
+
+    @field_validator("calibration")
+    @classmethod
+    def _of_integers(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        idle = info.data.get("activations") == ("none",)
+        return cls.heeded(value, info, idle, "where floats stay between layers; name another of activations than none")

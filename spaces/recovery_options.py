@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from paretrim.spaces.augment import AugmentName
 from paretrim.spaces.importpath import ImportPath
@@ -94,6 +94,12 @@ class RecoveryOptions(TechniqueOptions):
         if given is not None and len(set(given)) != len(given):
             raise ValueError(f"a value is given twice: {', '.join(map(str, given))}")
         return given
+
+    @field_validator("augment_strength")
+    @classmethod
+    def _when_augmented(cls, given: tuple[Strength, ...], info: ValidationInfo) -> tuple[Strength, ...]:
+        idle = not info.data.get("augment", True) and not info.data.get("augmentation", True)
+        return cls.heeded(given, info, idle, "without augmentation; name what is done in augment or augmentation")
 
     @model_validator(mode="after")
     def _ordered(self) -> RecoveryOptions:
