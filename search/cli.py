@@ -16,6 +16,7 @@ from paretrim.search.store import DEFAULT, ENVIRONMENT, Store
 
 if TYPE_CHECKING:
     from paretrim.search.result import Result
+    from paretrim.tracking.importance import Importance
 
 app = typer.Typer(
     name="paretrim",
@@ -149,13 +150,19 @@ def front(
     job: JobArgument = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs (see docs/front.md).")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, the baseline first.")] = False,
+    importance: Annotated[
+        bool, typer.Option("--importance", help="Print what each knob matters for each objective instead.")
+    ] = False,
     target: TargetOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Print the front of a search again."""
+    """Print the front of a search again, or what its knobs matter."""
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other; give one of them")
     result = _opened(job, store, target)
+    if importance:
+        _show_importance(result.importance, as_json=as_json, as_csv=as_csv)
+        return
     report = result.require_report()
     if as_json:
         typer.echo(report.to_json())
@@ -332,6 +339,19 @@ def _show(result: Result) -> None:
     )  # fmt: skip
     if not result.interrupted and result.target == result.job.target.label:
         _suggest(result, console)
+
+
+def _show_importance(found: Importance, *, as_json: bool, as_csv: bool) -> None:
+    from paretrim.search import words
+    from paretrim.tracking.search_plots import importance_words
+
+    if as_json or as_csv:
+        typer.echo(found.to_json() if as_json else found.to_csv(), nl=as_json)
+        return
+    console = _console()
+    if found.knobs:
+        console.print(words.importance_table(found), highlight=False)
+    console.print(importance_words(found), highlight=False, soft_wrap=True, style="" if found.knobs else "yellow")
 
 
 def _suggest(result: Result, console: Console) -> None:

@@ -62,7 +62,7 @@ class Asked:
         """
         given = [name for name in ("minimize", "where", "wish", "order") if getattr(self, name) is not None]
         if self.trial is not None and (given or self.rule):
-            others = ", ".join(f"'{name}'" for name in (*(["pick"] if self.rule else []), *given))
+            others = ", ".join([*(["the rule"] if self.rule else []), *(f"'{name}'" for name in given)])
             raise UsageError(f"'trial' names one point; leave {others} out, or leave 'trial' out")
         rule = self.rule or ("nearest" if self.wish is not None else "lexicographic" if self.order is not None else "")
         rule = rule or "cheapest"
@@ -70,7 +70,7 @@ class Asked:
             raise UsageError(f"unknown pick rule '{rule}'; allowed: {', '.join(RULES)}{nearest(rule, list(RULES))}")
         for name in given:
             if name not in RULES[rule]:
-                others = " and ".join(each for each, takes in RULES.items() if name in takes)
+                others = " or ".join(each for each, takes in RULES.items() if name in takes)
                 raise UsageError(f"'{name}' goes with {others}, and the rule is {rule}; leave one of the two out")
         for name in set(_NEEDED) & set(RULES[rule]) - set(given):
             raise UsageError(f"the rule {rule} needs '{name}', {wishes.EXAMPLES[name]}")

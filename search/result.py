@@ -146,7 +146,7 @@ class Result:
         noted = self.study.noted(searched.NOTE)
         if noted is None:
             names = tuple(o.name for o in self.objectives)
-            return Importance(names, {}, 0, f"the knobs are noted when trials start: paretrim resume {self.name}")
+            return Importance(names, {}, 0, f"they are not noted; `paretrim resume {self.name}` notes them")
         return importance(self.records, searched.from_plain(noted), self.objectives)
 
     def require_report(self) -> Report:

@@ -8,8 +8,10 @@ from rich import box
 from rich.table import Table
 
 from paretrim.tracking.front import Objective
+from paretrim.tracking.importance import Importance
 from paretrim.tracking.records import BASELINE, TrialRecord
 from paretrim.tracking.report import Report, Row
+from paretrim.tracking.search_plots import share
 from paretrim.tracking.settled import crowded
 
 # metric: (heading, unit, factor)
@@ -85,6 +87,18 @@ def _cells(row: Row, report: Report, costs: Sequence[str], test: bool) -> list[s
         )
         cells.append(quantity(cost, row.metrics[cost]) + shown)
     return cells
+
+
+def importance_table(found: Importance) -> Table:
+    """Return what each knob matters for each objective, as shares; in brackets what chance may have given."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("knob", overflow="fold")
+    for name in found.objectives:
+        table.add_column(heading(name), justify="right")
+    for knob, weights in found.knobs.items():
+        bold = "bold" if any(weight.clear for weight in weights) else ""
+        table.add_row(knob, *(share(weight) for weight in weights), style=bold)
+    return table
 
 
 def tie_lines(report: Report) -> list[str]:

@@ -24,6 +24,7 @@ from mlflow.tracking import MlflowClient
 
 from paretrim.errors import ParetrimError
 from paretrim.evaluators.measurement import Measurement
+from paretrim.tracking import progress
 from paretrim.tracking.heatmap import heatmap_page
 from paretrim.tracking.plots import front_page
 from paretrim.tracking.records import TrialRecord
@@ -153,6 +154,13 @@ class MlflowTracker:
             if summary.sensitivity is not None:
                 files["sensitivity.html"] = heatmap_page(summary.report.job, summary.sensitivity)
                 files["sensitivity.json"] = summary.sensitivity.to_json()
+            if summary.progress:
+                files["hypervolume.csv"] = progress.to_csv(summary.progress)
+            if summary.importance is not None:
+                files |= {
+                    "importance.csv": summary.importance.to_csv(),
+                    "importance.json": summary.importance.to_json(),
+                }
             for name, text in files.items():
                 Path(folder, name).write_text(text, encoding="utf-8")
             self._client.log_artifacts(run_id, folder)

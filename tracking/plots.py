@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from paretrim.tracking.records import BASELINE, TrialRecord
+from paretrim.tracking.search_plots import importance_chart, importance_words, progress_chart
 from paretrim.tracking.tracker import Summary
 
 _LABELS = {
@@ -31,6 +32,11 @@ def front_page(summary: Summary) -> str:
         ("trials", [r for r in done if r.number not in front and r.kind != BASELINE], _GREY, "circle", 8),
         ("front", [r for r in done if r.number in front and r.kind != BASELINE], _BLUE, "circle", 11),
         ("baseline", [r for r in done if r.kind == BASELINE], _RED, "star", 15),
+        *(
+            [("knee", [r for r in done if r.number == report.knee], _BLUE, "circle-open", 19)]
+            if report.knee is not None
+            else []
+        ),
     )
     for column, cost in enumerate(costs, 1):
         # A logarithmic axis has no place for zero.
@@ -49,8 +55,12 @@ def front_page(summary: Summary) -> str:
         margin={"t": 40, "r": 20},
         hoverlabel={"align": "left"},
     )
-    chart = figure.to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False})
-    return _page(summary, chart)
+    return _page(summary, _html(figure, first=True))
+
+
+def _html(figure: Any, *, first: bool = False) -> str:
+    html: str = figure.to_html(full_html=False, include_plotlyjs=first, config={"displaylogo": False})
+    return html
 
 
 def _points(go: Any, records: Sequence[TrialRecord], cost: str, metric: str, marker: dict[str, Any]) -> Any:
@@ -58,7 +68,7 @@ def _points(go: Any, records: Sequence[TrialRecord], cost: str, metric: str, mar
     return go.Scatter(
         x=[r.metrics[cost] * factor for r in records],
         y=[r.metrics[metric] for r in records],
-        error_y=_error_bars(records, metric) if marker["symbol"] != "circle" or marker["color"] == _BLUE else None,
+        error_y=_error_bars(records, metric) if marker["symbol"] == "star" or marker["color"] == _BLUE else None,
         mode="markers",
         marker=marker,
         text=[_hover(r) for r in records],
@@ -94,8 +104,19 @@ def _page(summary: Summary, chart: str) -> str:
         "table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
         "th,td{padding:4px 14px;text-align:right;border-bottom:1px solid #d8dee4}th{font-weight:600}</style>"
     )
-    body = f"<h1>{title}</h1>{chart}{_table(summary)}"
+    body = f"<h1>{title}</h1>{chart}{_table(summary)}{_course(summary)}"
     return f"<!doctype html><html><head><title>{title}</title>{head}</head><body>{body}</body></html>"
+
+
+def _course(summary: Summary) -> str:
+    """Return how the search got on and what its knobs matter, where the summary has them."""
+    parts = []
+    if summary.progress:
+        parts += ["<h2>The course of the search</h2>", _html(progress_chart(summary.progress))]
+    if summary.importance is not None:
+        parts += ["<h2>What the knobs matter</h2>", f"<p>{escape(importance_words(summary.importance))}</p>"]
+        parts += [_html(importance_chart(summary.importance))] if summary.importance.knobs else []
+    return "".join(parts)
 
 
 def _table(summary: Summary) -> str:
@@ -113,7 +134,7 @@ def _table(summary: Summary) -> str:
     for row in (report.baseline, *(r for r in report.front if r.trial != report.baseline.trial)):
         cells = [
             str(row.trial),
-            row.kind,
+            f"{row.kind}, knee" if row.trial == report.knee else row.kind,
             _number(row.validation.get(report.metric)),
             _number(row.test.get(report.metric)),
         ]
