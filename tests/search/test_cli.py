@@ -21,6 +21,7 @@ import pytest
 from paretrim.search import engine
 from paretrim.search.cli import main
 from paretrim.search.result import Result
+from paretrim.tracking.bundle import Verdict
 from paretrim.tracking.testing import sample_record
 
 from .conftest import a_search
@@ -138,6 +139,34 @@ def test_export_checks_and_says_where(finished: Result, typed: Typed, tmp_path: 
     assert (tmp_path / "out" / "model.onnx").exists()
     again = typed("export", "-o", str(tmp_path / "out"), store=finished.store.root)
     assert again.returncode == 2
+
+
+def test_export_picks_by_a_rule_and_refuses_what_contradicts_it(
+    finished: Result, typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, store = str(tmp_path / "out"), finished.store.root
+    done = typed("export", "-o", out, "--pick", "knee", "--wish", "latency_ms=1", store=store)
+    assert (done.returncode, "'wish' goes with nearest, and the rule is knee" in done.stderr) == (2, True)
+    done = typed("export", "-o", out, "--pick", "smallest", store=store)
+    assert "unknown pick rule 'smallest'; allowed: cheapest, knee, nearest, lexicographic" in done.stderr
+    asked: dict[str, object] = {}
+
+    def export(_: Result, folder: Path, rule: str | None, **more: object) -> Verdict:
+        asked.update(more, rule=rule)
+        return Verdict(folder, 3, "0" * 64, (), ())
+
+    monkeypatch.setattr(Result, "export", export)
+    typed("export", "-o", out, "--order", "size_bytes>accuracy", store=store)
+    assert {name: value for name, value in asked.items() if value} == {"order": "size_bytes>accuracy"}
+
+
+def test_front_tells_why_nothing_is_told_of_the_knobs(finished: Result, typed: Typed) -> None:
+    done = typed("front", "--importance", store=finished.store.root)
+    assert done.returncode == 0
+    assert "Nothing is told of the knobs" in done.stdout
+    document = json.loads(typed("front", "--importance", "--json", store=finished.store.root).stdout)
+    assert document["knobs"] == {}
+    assert "searched trials" in document["why_none"]
 
 
 def test_export_that_nothing_meets_names_the_nearest(finished: Result, typed: Typed, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import pytest
 from optuna.trial import TrialState
 
 from paretrim.errors import ArtifactError, NothingFoundError, UnknownJobError, UsageError
+from paretrim.search import searched
 from paretrim.search.job import Job
 from paretrim.search.result import Result, artifact_of, open_result
 from paretrim.search.store import Store
 from paretrim.search.study import SCHEMA
+from paretrim.spaces.dimension import Choice, Condition, Range
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.testing import sample_record
 
@@ -164,6 +167,128 @@ def test_of_a_metric_that_is_minimized_the_default_is_within_a_hundredth(tmp_pat
     regression.study.note("maximize", False)
     assert [row.trial for row in regression.require_report().front] == [0, 3, 4]
     assert regression.pick().trial == 3
+
+
+def test_the_knee_is_picked_and_marked(result: Result) -> None:
+    # By shares of the front's ranges, trial 3 adds up to 0.05 + 0.44 + 2 * 0.375 and trial 4 to 0.15 + 0.17 + 2 * 0.25.
+    assert result.require_report().knee == result.pick("knee").trial == 4
+    assert list(result.front["knee"]) == [False, False, True, False]
+
+
+def test_a_front_without_a_point_between_its_ends_has_no_knee(tmp_path: Path) -> None:
+    with pytest.raises(NothingFoundError, match="the front of digits-1 has no knee: none of its 2 points lies between"):
+        found(tmp_path, RECORDS[0], RECORDS[1]).pick("knee")
+
+
+@pytest.mark.parametrize(
+    ("wish", "trial"),
+    [
+        ("latency_ms=1", 5),  # 3, 4 and 5 have it, and 5 goes furthest beyond
+        ("accuracy=0.89,latency_ms=0.9", 3),
+        ("accuracy = baseline - 0.02, size_bytes=3000", 4),
+        ("latency_ms=10% of baseline", 5),
+        ("accuracy=baseline", 0),
+        ("accuracy=0.99", 0),
+        ({"size_bytes": 3900, "accuracy": 0.9}, 3),
+    ],
+)
+def test_the_point_nearest_to_a_wish_is_picked(result: Result, wish: str | dict[str, float], trial: int) -> None:
+    assert result.pick("nearest", wish=wish).trial == trial
+
+
+def test_what_is_better_than_wished_is_no_fault(tmp_path: Path) -> None:
+    choices = found(tmp_path, RECORDS[0], a_record(3, 0.9, 0.95, 8000.0), a_record(4, 0.899, 0.1, 1000.0))
+    assert choices.pick(wish="latency_ms=0.9").trial == 4
+    assert choices.pick(wish="latency_ms=1,accuracy=0.9").trial == 3
+
+
+@pytest.mark.parametrize(
+    ("order", "trial"),
+    [
+        ("accuracy", 0),  # 0.895 and 0.885 are inside the interval of 0.9, and so left to the next
+        ("accuracy>latency_ms", 4),
+        ("accuracy > size_bytes > latency_ms", 4),
+        ("latency_ms>accuracy", 5),
+        (["size_bytes", "accuracy"], 5),
+    ],
+)
+def test_objectives_are_taken_one_after_the_other(result: Result, order: str | list[str], trial: int) -> None:
+    assert result.pick("lexicographic", order=order).trial == trial
+
+
+def test_costs_within_their_noise_are_left_to_the_next_objective(tmp_path: Path) -> None:
+    near = found(tmp_path, RECORDS[0], a_record(3, 0.88, 0.5, 5000.0), a_record(4, 0.90, 0.502, 5000.0))
+    assert near.pick(order="latency_ms").trial == 4
+    assert near.pick(order="size_bytes>latency_ms>accuracy").trial == 4
+
+
+def test_scores_that_were_compared_in_pairs_tie_as_was_found(tmp_path: Path) -> None:
+    compared = found(tmp_path, *RECORDS)
+    compared.keep_alike([frozenset((RECORDS[0].sha256, RECORDS[1].sha256))])
+    assert compared.pick(order="accuracy>latency_ms").trial == 3
+
+
+def test_a_condition_goes_with_a_wish_and_an_order(result: Result) -> None:
+    assert result.pick(order="latency_ms>accuracy", where="accuracy >= 0.88").trial == 4
+    assert result.pick(wish="latency_ms=0.1", where="accuracy >= 0.89").trial == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (
+            {"rule": "kne"},
+            "unknown pick rule 'kne'; allowed: cheapest, knee, nearest, lexicographic; did you mean 'knee'?",
+        ),
+        ({"rule": "nearest"}, "the rule nearest needs 'wish', such as 'latency_ms=0.03"),
+        ({"rule": "lexicographic"}, "the rule lexicographic needs 'order', such as 'accuracy>latency_ms"),
+        (
+            {"rule": "knee", "where": "accuracy >= 0"},
+            "'where' goes with cheapest or nearest or lexicographic, and the rule is",
+        ),
+        ({"rule": "cheapest", "wish": "latency_ms=1"}, "'wish' goes with nearest, and the rule is cheapest"),
+        ({"wish": "latency_ms=1", "order": "latency_ms"}, "'order' goes with lexicographic, and the rule is nearest"),
+        (
+            {"order": "latency_ms", "minimize": "latency_ms"},
+            "'minimize' goes with cheapest, and the rule is lexicographic",
+        ),
+        ({"trial": 3, "rule": "knee"}, "'trial' names one point; leave the rule out, or leave 'trial' out"),
+        ({"trial": 3, "minimize": "size_bytes"}, "'trial' names one point; leave 'minimize' out"),
+        ({"wish": "latency_ms"}, "cannot read the wish 'latency_ms'; allowed: METRIC=NUMBER"),
+        ({"wish": "latency_ms=fast"}, "cannot read the wish 'latency_ms=fast'"),
+        ({"wish": ""}, "'wish' is empty"),
+        ({"wish": "latncy_ms=1"}, "unknown objective 'latncy_ms' in 'wish'; allowed: accuracy, latency_ms, "),
+        ({"wish": "latency_ms=1,latency_ms=2"}, "'wish' names latency_ms twice"),
+        ({"wish": {"latency_ms": float("nan")}}, "the wish latency_ms=nan is no finite number"),
+        ({"wish": {}}, "'wish' is empty"),
+        ({"order": "accuracy>model_bytes"}, "unknown objective 'model_bytes' in 'order'"),
+        ({"order": "accuracy>accuracy"}, "'order' names accuracy twice"),
+        ({"order": []}, "'order' is empty"),
+    ],
+)
+def test_what_contradicts_itself_or_cannot_be_read_is_told(result: Result, asked: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        result.pick(**asked)
+    assert str(caught.value).startswith(told)
+
+
+def test_a_search_tells_its_progress_and_why_nothing_of_its_knobs(tmp_path: Path) -> None:
+    made = found(tmp_path, *RECORDS)
+    assert [step.trial for step in made.progress] == [0, 3, 4, 5, 6, 7]
+    assert made.progress[-1].hypervolume == pytest.approx(made.hypervolume)
+    assert made.figures()["training_seconds"] == made.progress[-1].training_seconds == pytest.approx(6 * 1.5)
+    assert "they are not noted; `paretrim resume digits-1`" in made.importance.why_none
+    made.study.note(searched.NOTE, searched.to_plain(SPACE.dimensions))
+    assert "there are 4" in made.importance.why_none
+
+
+def test_noted_knobs_are_read_as_they_were() -> None:
+    dimensions = (
+        Range("a", 1e-4, 1e-1, neutral=1e-3, log=True),
+        Range("b", 0.0, 0.8, neutral=0.0, step=0.2, when=(Condition("c", (8, "none", True)),)),
+        Choice("c", ("none", 8, True, None, 0.5), neutral="none", when=(Condition("a", above=0.5),)),
+    )
+    assert searched.from_plain(json.loads(json.dumps(searched.to_plain(dimensions)))) == dimensions
 
 
 def test_nothing_can_be_picked_while_the_baseline_is_not_done(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from paretrim.search.words import clock, disturbed_line, front_table, heading, quantity, tie_lines
+from paretrim.search.words import clock, disturbed_line, front_table, heading, importance_table, quantity, tie_lines
 from paretrim.tracking.constraints import parse
+from paretrim.tracking.importance import Importance, Weight
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.report import Report, build
 from paretrim.tracking.testing import OBJECTIVES, sample_record
@@ -130,6 +131,41 @@ def test_a_baseline_on_the_front_is_marked_and_stands_once() -> None:
 def test_a_baseline_off_the_front_is_not_marked() -> None:
     better = sample_record(3, accuracy=0.95, latency_ms=0.1, size_bytes=10.0, memory_bytes=10.0)
     assert "*" not in " ".join(rendered(a_report(BASE, better)))
+
+
+def test_the_knee_is_marked() -> None:
+    middle = sample_record(4, accuracy=0.89, latency_ms=0.06, size_bytes=50_000.0, memory_bytes=10.0)
+    lines = rows(
+        rendered(
+            a_report(
+                BASE,
+                replace(
+                    SMALL,
+                    measurements=sample_record(
+                        3, accuracy=0.82, latency_ms=0.05, size_bytes=45_000.0, memory_bytes=9.0
+                    ).measurements,
+                ),
+                middle,
+            )
+        )
+    )
+    assert [line.split()[0] for line in lines if "search, knee" in line] == ["4"]
+
+
+def test_importance_is_a_table_of_shares_in_brackets_where_chance_may_have_given_them() -> None:
+    found = Importance(
+        ("accuracy", "latency_ms"),
+        {
+            "pruning.ratio.stem": (Weight(0.6, clear=True), Weight(0.05, clear=False)),
+            "bits": (Weight(0.4, clear=False),) * 2,
+        },
+        60,
+    )
+    console = Console(record=True, width=200, file=io.StringIO())
+    console.print(importance_table(found))
+    lines = [line.split() for line in console.export_text().splitlines() if line.strip()]
+    assert lines[0] == ["knob", "accuracy", "latency"]
+    assert lines[2:] == [["pruning.ratio.stem", "60%", "(5%)"], ["bits", "(40%)", "(40%)"]]
 
 
 def test_a_score_has_half_the_width_of_its_interval() -> None:

@@ -41,7 +41,7 @@ def a_trial(number: int, dice: random.Random, metrics: bool = True) -> TrialReco
         recipe=recipe,
         accuracy=float(recipe["score"] or 0) + dice.gauss(0, 0.01),
         latency_ms=1.0 - rate + dice.gauss(0, 0.01),
-        size_bytes={"none": 32.0, 8: 16.0, 4: 8.0}[bits] - 5 * float(recipe.get("grade") or 0),  # type: ignore[index]
+        size_bytes={"none": 32.0, 8: 16.0, 4: 8.0}[bits] - 5 * float(recipe.get("grade") or 0),
     )
 
 

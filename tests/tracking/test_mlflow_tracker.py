@@ -23,11 +23,13 @@ from mlflow.tracking import MlflowClient
 from paretrim.errors import ParetrimError
 from paretrim.evaluators.measurement import Measurement
 from paretrim.tracking.constraints import parse
+from paretrim.tracking.importance import Importance, Weight
 from paretrim.tracking.mlflow_tracker import MlflowTracker, TrackingError, chart_pages
+from paretrim.tracking.progress import progress, to_csv
 from paretrim.tracking.records import Elsewhere, Epoch, State, TrialRecord
 from paretrim.tracking.sensitivity import Effect, Profile
 from paretrim.tracking.settled import SEARCHED, Final, settled
-from paretrim.tracking.testing import TrackerContract, sample_record, sample_summary
+from paretrim.tracking.testing import OBJECTIVES, TrackerContract, sample_record, sample_summary
 from paretrim.tracking.tracker import MemoryTracker
 from paretrim.tracking.view import View
 
@@ -301,6 +303,19 @@ def test_the_summary_has_the_front_as_files_and_as_a_table(search: Search, tmp_p
     assert search.text("front.html", tmp_path).startswith("<!doctype html>")
     table = json.loads(search.text("front_table.json", tmp_path))
     assert dict(zip(table["columns"], table["data"][0], strict=True))["latency_ms"] == 0.1
+
+
+def test_the_summary_has_the_hypervolume_and_the_importance_where_they_were_reckoned(
+    search: Search, tmp_path: Path
+) -> None:
+    records = [sample_record(0), sample_record(3, latency_ms=0.1)]
+    steps = progress(records, OBJECTIVES, [])
+    knobs = Importance(("accuracy",), {"pruning.ratio.stem": (Weight(1.0, clear=True),)}, 60)
+    search.tracker.log_summary(replace(sample_summary(records), progress=steps, importance=knobs))
+    assert search.files() == SUMMARY_FILES | {"hypervolume.csv", "importance.csv", "importance.json"}
+    assert search.text("hypervolume.csv", tmp_path) == to_csv(steps)
+    assert search.text("importance.csv", tmp_path) == knobs.to_csv()
+    assert search.text("importance.json", tmp_path) == knobs.to_json()
 
 
 def test_the_summary_has_the_models_sensitivity_where_it_was_taken(search: Search, tmp_path: Path) -> None:

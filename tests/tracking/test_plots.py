@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from paretrim.tracking.constraints import parse
+from paretrim.tracking.importance import Importance, Weight
 from paretrim.tracking.plots import front_page
+from paretrim.tracking.progress import progress
 from paretrim.tracking.records import TrialRecord
-from paretrim.tracking.testing import sample_record, sample_summary
+from paretrim.tracking.testing import OBJECTIVES, sample_record, sample_summary
 from paretrim.tracking.tracker import Summary
 
 RECORDS = [
@@ -160,3 +162,42 @@ def test_no_point_lies_where_its_axis_cannot_show_it() -> None:
         f"x{name[5:]}" for name, axis in layout.items() if name.startswith("xaxis") and axis.get("type") == "log"
     }
     assert [trace["x"] for trace in traces if trace["xaxis"] in logarithmic and min(trace["x"], default=1) <= 0] == []
+
+
+def test_the_knee_has_a_ring_and_its_name_in_the_table() -> None:
+    records = [
+        sample_record(0, size_bytes=254_321.0),
+        sample_record(3, accuracy=0.89, latency_ms=0.5, size_bytes=25_000.0, memory_bytes=1.8e6),
+        sample_record(4, accuracy=0.82, latency_ms=0.4, size_bytes=20_000.0, memory_bytes=1.7e6),
+    ]
+    page = page_of(sample_summary(records))
+    (ring,) = [trace for trace in drawn(page)[0] if trace["name"] == "knee" and trace["showlegend"]]
+    assert (ring["x"], ring["y"]) == ([0.5], [0.89])
+    assert [cell for cell in page.cells if "knee" in cell] == ["search, knee"]
+
+
+def test_the_course_of_a_search_is_drawn_over_trials_and_over_training() -> None:
+    steps = progress(RECORDS, OBJECTIVES, [])
+    page = page_of(replace(sample_summary(RECORDS), progress=steps))
+    (over_trials, over_seconds), layout = drawn(page)
+    assert (over_trials["x"], over_seconds["x"]) == ([0, 3, 4, 5], [1.5, 3.0, 4.5, 6.0])
+    assert over_trials["y"] == over_seconds["y"] == [step.hypervolume for step in steps]
+    assert [layout[axis]["title"]["text"] for axis in ("xaxis", "xaxis2")] == ["trial", "seconds spent training"]
+    assert sum(len(script) > 1_000_000 for script in page.scripts) == 1
+    assert page.fetched == []
+
+
+def test_the_importance_of_knobs_is_a_heat_map_without_what_chance_may_have_given() -> None:
+    found = Importance(
+        ("accuracy", "latency_ms"), {"pruning.<b>stem</b>": (Weight(0.7, clear=True), Weight(0.3, clear=False))}, 60
+    )
+    page = page_of(replace(sample_summary(RECORDS), importance=found))
+    (heat,), _ = drawn(page)
+    assert (heat["z"], heat["text"]) == ([[0.7, 0.0]], [["70%", "(30%)"]])
+    assert heat["y"] == ["pruning.&lt;b&gt;stem&lt;/b&gt;"]
+
+
+def test_why_there_is_no_importance_is_said() -> None:
+    found = Importance(("accuracy",), {}, 3, "it takes 50 trials; there are 3")
+    text = front_page(replace(sample_summary(RECORDS), importance=found))
+    assert "Nothing is told of the knobs: it takes 50 trials; there are 3." in text

@@ -110,6 +110,15 @@ def test_the_scores_stand_under_the_metrics_name() -> None:
     assert read["front"][0]["test"] == {"accuracy": 0.88}
 
 
+def test_the_knee_is_named_by_its_trial() -> None:
+    small = sample_record(4, EXTRA, accuracy=0.82, latency_ms=0.4, size_bytes=20_000.0, memory_bytes=1.9e6)
+    middle = sample_record(3, EXTRA, accuracy=0.89, latency_ms=0.5, size_bytes=25_000.0, memory_bytes=1.95e6)
+    assert document(a_report())["knee"] is None
+    report = a_report(BASE, middle, small)
+    assert (document(report)["knee"], report.knee) == (3, 3)
+    assert {row["trial"]: row["knee"] for row in csv_rows(report)} == {"0": "False", "3": "True", "4": "False"}
+
+
 def test_a_row_without_a_held_out_score_has_an_empty_one() -> None:
     read = document(a_report(test_scores={FAST.sha256: 0.88}))
     assert read["baseline"]["test"] == {}
