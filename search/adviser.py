@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean
@@ -72,6 +72,7 @@ class Adviser:
     def __init__(self, directions: Sequence[StudyDirection], seed: int) -> None:
         self._directions = list(directions)
         self._asks: dict[str, deque[float]] = {}
+        self._counts: Counter[str] = Counter()
         self._trial_s: deque[float] = deque(maxlen=_RECENT)
         self._completed = 0
         self._recipes: set[tuple[tuple[str, Value], ...]] = set()
@@ -110,6 +111,11 @@ class Adviser:
     def remember(self, ask: Ask) -> None:
         """Take account of what an ask cost."""
         self._asks.setdefault(ask.sampler, deque(maxlen=_RECENT)).append(ask.seconds)
+        self._counts[ask.sampler] += 1
+
+    def counts(self) -> dict[str, int]:
+        """Return how often each sampler was asked."""
+        return dict(self._counts)
 
     def knows(self, recipe: Recipe) -> bool:
         """Tell whether a recipe was made, is under way or is queued, whatever its seed."""

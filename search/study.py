@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.study import StudyDirection
@@ -21,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from paretrim.errors import UnknownJobError
 from paretrim.search.adviser import Advice, Adviser, Ask
+from paretrim.search.database import Database
 from paretrim.search.knobs import distribution, from_sampled, sampled
 from paretrim.search.mirror import Ending
 from paretrim.search.samplers import AUTO
@@ -38,6 +37,22 @@ _KIND, _RECIPE, _RECORD, _ATTEMPTS = "paretrim:kind", "paretrim:recipe", "paretr
 _ASK = "paretrim:ask"
 _PREFIX = "paretrim:"
 _DIRECTIONS = {True: StudyDirection.MAXIMIZE, False: StudyDirection.MINIMIZE}
+
+
+class Guide(Protocol):
+    """Proposes recipes, from what it knows of the model and of the trials so far."""
+
+    def propose(
+        self, records: Sequence[TrialRecord], under_way: Sequence[Recipe], known: Callable[[Recipe], bool]
+    ) -> dict[str, Value] | None:
+        """Return the searched values of the next recipe; None to leave it to the sampler.
+
+        Args:
+            records: All trials that ended.
+            under_way: Recipes of trials that did not end yet.
+            known: Whether a recipe was tried before.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -99,11 +114,12 @@ class Study:
         self._seed = seed
         directions = [_DIRECTIONS[o.maximize] for o in objectives]
         if create:
-            self._study = optuna.create_study(storage=_storage(url), study_name=name, directions=directions)
+            self._study = optuna.create_study(storage=Database(url), study_name=name, directions=directions)
         else:
             self._study = _load(url, name)
         self._lock, self._asking = threading.RLock(), threading.Lock()
         self._adviser = Adviser(directions, seed)
+        self._guide: Guide | None = None
         self._open: dict[int, _Open] = {}
         self._queue: list[int] | None = None
         self._read()
@@ -138,6 +154,20 @@ class Study:
         """Queue the anchors of a new study, in order: the baseline comes first."""
         for kind, recipe in anchors.items():
             self._queue_up({_KIND: kind, _RECIPE: recipe.to_json()})
+
+    def append(self, kind: str, recipes: Sequence[Recipe]) -> None:
+        """Queue recipes as they are, with their seeds, as trials of a kind of their own."""
+        with self._lock:
+            self._adopt()
+            for recipe in recipes:
+                self._queue_up({_KIND: kind, _RECIPE: recipe.to_json()})
+
+    def count(self, kind: str) -> int:
+        """Return how many trials of a kind there are, those that did not end yet included."""
+        with self._lock:
+            self._adopt()
+            done = sum(record.kind == kind for record in self._done.values())
+            return done + sum(trial.attributes.get(_KIND) == kind for trial in self._open.values())
 
     def enqueue(self, space: Space, recipes: Sequence[Mapping[str, Value]]) -> int:
         """Queue recipes to be made before the sampler is asked again, without those that are in the study already.
@@ -196,9 +226,11 @@ class Study:
                 self._adviser.look_at(space, self._done.values(), self._ending, self._recipes_under_way())
                 if queue:
                     return self._taken(space, queue.pop(0))
-            advice = self._adviser.advise(space)
+                known, under_way = self.records(), [*self._recipes_under_way().values()]
+            proposed = self._guide.propose(known, under_way, self._adviser.knows) if self._guide is not None else None
+            advice = self._adviser.advise(space) if proposed is None else None
             with self._lock:
-                return self._created(space, advice)
+                return self._created(space, proposed or {}, advice)
 
     def hand_out(self, number: int) -> None:
         """Count an attempt at a trial, before it begins."""
@@ -229,10 +261,19 @@ class Study:
             self._adopt()
             self._adviser.use(name, trials, parallel, seed=self._seed + 7919 * self._trials)
 
+    def follow(self, guide: Guide | None) -> None:
+        """Ask a guide before the sampler from now on."""
+        self._guide = guide
+
     def depth(self) -> int:
         """Return how many trials to ask for ahead of time, as asking and trials were measured."""
         with self._lock:
             return self._adviser.depth()
+
+    def asks(self) -> dict[str, int]:
+        """Return how often each sampler was asked, the random start left out."""
+        with self._lock:
+            return self._adviser.counts()
 
     def tell(self, record: TrialRecord) -> None:
         """Write how a trial ended. Telling a trial twice keeps the first."""
@@ -288,11 +329,11 @@ class Study:
             self._queue.append(number)
         return number, trial
 
-    def _created(self, space: Space, advice: Advice) -> Asked:
+    def _created(self, space: Space, proposed: dict[str, Value], advice: Advice | None) -> Asked:
         number = self._trials
-        recipe = space.recipe(advice.values, self._seed_of(number))
+        recipe = space.recipe(proposed if advice is None else advice.values, self._seed_of(number))
         attributes: dict[str, Any] = {_RECIPE: recipe.to_json()}
-        if advice.ask is not None:
+        if advice is not None and advice.ask is not None:
             attributes[_ASK] = advice.ask.to_plain()
         params, kinds = _stored(space, recipe)
         template = create_trial(
@@ -384,26 +425,6 @@ def _stored(space: Space, recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any
 def _load(url: str, name: str) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        return optuna.load_study(storage=_storage(url), study_name=name)
+        return optuna.load_study(storage=Database(url), study_name=name)
     except KeyError:
         raise UnknownJobError(f"the study database has no search '{name}'") from None
-
-
-def _storage(url: str) -> optuna.storages.RDBStorage:
-    if not url.startswith("sqlite:///"):
-        return optuna.storages.RDBStorage(url)
-    path = Path(url.removeprefix("sqlite:///"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return optuna.storages.RDBStorage(url, engine_kwargs={"creator": _connector(path)})
-
-
-def _connector(path: Path) -> Callable[[], sqlite3.Connection]:
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(path, timeout=60, check_same_thread=False)
-        # A write-ahead log survives the death of any process; an fsync at each commit, which only the machine's own
-        # death would need, costs a third of a second on a busy disk.
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        return connection
-
-    return connect

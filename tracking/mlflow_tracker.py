@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -66,7 +70,9 @@ class MlflowTracker:
         _quiet()
         self._uri = uri
         self._unsure = False
+        self._local = artifacts is not None
         try:
+            _log_ahead(uri)
             self._client = MlflowClient(tracking_uri=uri)
             self._experiment = self._find_or_create(name, artifacts)
             if view is not None:
@@ -106,12 +112,22 @@ class MlflowTracker:
             run = self._client.create_run(self._experiment, began, _tags(record), _run_name(record))
             params = [Param(name, str(value)) for name, value in {**record.recipe, "seed": record.seed}.items()]
             self._client.log_batch(run.info.run_id, _metrics(record), params)
-            self._client.log_text(run.info.run_id, record.to_json(), "record.json")
+            self._keep_record(run, record)
             status = RunStatus.FAILED if record.state == "failed" else RunStatus.FINISHED
             self._client.set_terminated(run.info.run_id, RunStatus.to_string(status))
             self._unsure = False
         except Exception as error:
             raise TrackingError(f"cannot log trial {record.number} at {self._uri}: {_brief(error)}") from error
+
+    def _keep_record(self, run: Run, record: TrialRecord) -> None:
+        """Write the record beside the run: a file of ours directly, which spares MLflow several queries."""
+        where = urlparse(run.info.artifact_uri)
+        if self._local and where.scheme == "file":
+            folder = Path(url2pathname(where.path))
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "record.json").write_text(record.to_json(), encoding="utf-8")
+        else:
+            self._client.log_text(run.info.run_id, record.to_json(), "record.json")
 
     def _cleared(self) -> set[int]:
         numbers: set[int] = set()
@@ -258,6 +274,13 @@ def _brief(error: Exception) -> str:
     lines: Sequence[str] = str(error).splitlines() or [""]
     kind = "" if isinstance(error, MlflowException) else f"{type(error).__name__}: "
     return f"{kind}{lines[0][:300]}"
+
+
+def _log_ahead(uri: str) -> None:
+    """Let a SQLite file keep a write-ahead log, which the file remembers: a commit then waits for the disk once."""
+    if uri.startswith("sqlite:///"):
+        with closing(sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=60)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _quiet() -> None:
