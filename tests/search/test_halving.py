@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretrim.evaluators.measurement import Measurement
-from paretrim.search.halving import Halving, RungEntry, Verdict, order, place_of, spread
+from paretrim.search.halving import Halving, RungEntry, Verdict, order, spread, standing
 from paretrim.tracking.front import Objective, hypervolume, trial_front
 from paretrim.tracking.records import TrialRecord
 
@@ -78,7 +77,7 @@ def test_order_is_that_of_a_brute_force_sort(
 
     shuffled = chance.sample(entries, len(entries))
     assert order(shuffled) == ordered
-    assert [place_of(trial, shuffled) for trial in ordered] == [*range(1, len(entries) + 1)]
+    assert [standing(trial, shuffled)[0] for trial in ordered] == [*range(1, len(entries) + 1)]
 
 
 @settings(max_examples=200, deadline=None)
@@ -114,7 +113,7 @@ def test_a_few_points_in_order() -> None:
 
 def test_place_of_a_stranger() -> None:
     with pytest.raises(ValueError, match="trial 7 is not among the 1 entries; enter it first"):
-        place_of(7, [RungEntry(0, 1, (1.0,))])
+        standing(7, [RungEntry(0, 1, (1.0,))])
 
 
 # The rungs.
@@ -126,3 +125,227 @@ def test_place_of_a_stranger() -> None:
 )
 def test_rungs(longest: int, reduction: int, grace: int, expected: tuple[int, ...]) -> None:
     assert Halving(longest, reduction, grace).epochs == expected
+
+
+def test_the_first_go_on_and_then_the_better_half() -> None:
+    halving = Halving(longest=8, reduction=2)
+    went_on = [halving.judge(RungEntry(trial, 1, (float(-trial),))).goes_on for trial in range(6)]
+    assert went_on == [True] * 6  # each beats all before it
+    # 7 have been there, of which 4 go on: only a value below that of trial 2 is among them.
+    assert halving.judge(RungEntry(6, 1, (-1.5,))) == Verdict(goes_on=False, place=5, of=7, quota=4)
+    assert halving.judge(RungEntry(7, 1, (-2.5,))) == Verdict(goes_on=True, place=4, of=8, quota=4)
+
+
+def test_between_the_rungs_and_at_the_last_epoch_all_go_on() -> None:
+    halving = Halving(longest=8, reduction=2)
+    for trial in range(20):
+        for epoch in (3, 5, 6, 7, 8):
+            assert halving.judge(RungEntry(trial, epoch, (float(trial),))) == Verdict()
+
+
+def test_the_best_in_an_objective_goes_on_where_the_quota_has_no_place_for_it() -> None:
+    halving = Halving(longest=9, reduction=5)
+    for trial in range(4):
+        halving.record(RungEntry(trial, 1, (float(trial), float(trial), 1.0)))
+    # Of five, one goes on; but no single one is best in all objectives.
+    assert halving.judge(RungEntry(4, 1, (9.0, 9.0, 0.0))).goes_on
+    assert halving.judge(RungEntry(5, 1, (9.0, 9.0, 0.5))).goes_on is False
+    # As good as the best that is there already is not enough.
+    assert halving.judge(RungEntry(6, 1, (9.0, 9.0, 0.0))).goes_on is False
+
+
+def test_no_dominated_trial_goes_on_where_one_of_the_front_is_stopped() -> None:
+    chance = random.Random(0)
+    for _ in range(50):
+        rung = [RungEntry(i, 1, tuple(chance.choice((0.0, 1.0, 2.0, 3.0)) for _ in range(3))) for i in range(30)]
+        on = {e.trial: _alone(rung, e).goes_on for e in rung}
+        front = {e.trial for e in rung if not any(dominates(other, e) for other in rung)}
+        if not all(on[trial] for trial in front):
+            assert not any(on[e.trial] for e in rung if e.trial not in front)
+
+
+def test_when_none_meets_the_constraints_those_that_come_nearest_go_on() -> None:
+    halving = Halving(longest=8, reduction=2)
+    for trial in range(12):
+        halving.record(RungEntry(trial, 1, (float(trial),), violation=1.0 + trial))
+    assert halving.judge(RungEntry(12, 1, (-9.0,), violation=20.0)).goes_on is False
+    assert halving.judge(RungEntry(13, 1, (99.0,), violation=0.5)).place == 1
+    # The first that meets them is best, whatever its objectives.
+    assert halving.judge(RungEntry(14, 1, (999.0,))).place == 1
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_a_score_that_is_no_number_is_worst(score: float) -> None:
+    halving = Halving(longest=8, reduction=2)
+    for trial in range(10):
+        halving.record(RungEntry(trial, 1, (float(trial), 5.0)))
+    verdict = halving.judge(RungEntry(10, 1, (score, 6.0)))
+    assert (verdict.goes_on, verdict.place) == (False, 11)
+
+
+def test_a_trial_that_is_asked_for_again_takes_its_own_place() -> None:
+    halving = Halving(longest=8, reduction=2)
+    for trial in range(10):
+        halving.record(RungEntry(trial, 1, (float(trial),)))
+    assert halving.judge(RungEntry(4, 1, (4.0,))) == Verdict(goes_on=True, place=5, of=10, quota=5)
+
+
+def test_a_trial_that_failed_leaves_the_rungs() -> None:
+    halving = Halving(longest=8, reduction=2)
+    for trial in range(10):
+        halving.record(RungEntry(trial, 1, (float(trial),)))
+    halving.forget(0)
+    halving.forget(77)
+    assert halving.judge(RungEntry(20, 1, (5.5,))) == Verdict(goes_on=False, place=6, of=10, quota=5)
+
+
+def test_with_nothing_to_compare_nothing_is_stopped() -> None:
+    assert order([RungEntry(3, 1, ()), RungEntry(1, 1, ())]) == [1, 3]
+    halving = Halving(longest=8)
+    assert all(halving.judge(RungEntry(trial, 1, ())) == Verdict() for trial in range(20))
+
+
+def _alone(rung: Sequence[RungEntry], entry: RungEntry) -> Verdict:
+    halving = Halving(longest=8, reduction=3)
+    for each in rung:
+        halving.record(each)
+    return halving.judge(entry)
+
+
+# Replay: trials of the bundled example that were really trained, each to its end; see tests/subjects/record_curves.py.
+
+
+@dataclass(frozen=True)
+class Curve:
+    number: int
+    costs: Mapping[str, float]
+    scores: tuple[float, ...]
+    accuracy: float
+
+    def entry(self, epoch: int) -> RungEntry:
+        known = {**self.costs, "accuracy": self.scores[epoch - 1]}
+        return RungEntry(self.number, epoch, tuple(o.box(known[o.name]) for o in OBJECTIVES))
+
+    @property
+    def record(self) -> TrialRecord:
+        found = (*(Measurement(n, v) for n, v in self.costs.items()), Measurement("accuracy", self.accuracy))
+        return TrialRecord(self.number, "search" if self.scores else "baseline", "complete", measurements=found)
+
+
+class Recorded:
+    """Recorded trials, and what of their hypervolume some of them have."""
+
+    def __init__(self, name: str) -> None:
+        document = json.loads((DATA / name).read_text())
+        every = [Curve(t["number"], t["costs"], tuple(t["scores"]), t["accuracy"]) for t in document["trials"]]
+        self.longest = int(document["epochs"])
+        self.baseline = every[0].record
+        self.curves = [curve for curve in every if curve.scores]
+        self.numbers = [curve.number for curve in self.curves]
+        self.epochs = self.longest * len(self.curves)
+        records = [curve.record for curve in self.curves]
+        self.front = {r.number for r in trial_front(records, OBJECTIVES, ())}
+
+    def volume(self, kept: Sequence[int]) -> float:
+        records = [self.baseline, *(curve.record for curve in self.curves if curve.number in kept)]
+        return hypervolume(records, OBJECTIVES, ())
+
+    def shuffled(self, seed: int) -> list[Curve]:
+        return random.Random(seed).sample(self.curves, len(self.curves))
+
+
+@dataclass
+class Replay:
+    """Trials on two workers, an epoch at a time.
+
+    Attributes:
+        ran: Epochs of each trial.
+        verdicts: What was decided, in order.
+        kept: Trials that ran to their end.
+    """
+
+    ran: dict[int, int]
+    verdicts: list[tuple[int, int, Verdict]]
+    kept: list[int]
+
+
+def replayed(curves: Sequence[Curve], longest: int, parallel: int = 2, restarts: Sequence[int] = ()) -> Replay:
+    """Replay trials in the given order.
+
+    Args:
+        curves: The trials.
+        longest: Epochs of each.
+        parallel: Workers.
+        restarts: Counts of verdicts after which the search dies: the rungs are built from the trials that ended, in an
+            order of no meaning, and those under way tell their epochs again.
+    """
+    halving, done = Halving(longest), Replay({}, [], [])
+    waiting, under_way = [*curves], list[Curve]()
+    while waiting or under_way:
+        while waiting and len(under_way) < parallel:
+            under_way.append(waiting.pop(0))
+        for curve in [*under_way]:
+            epoch = done.ran[curve.number] = done.ran.get(curve.number, 0) + 1
+            verdict = halving.judge(curve.entry(epoch))
+            done.verdicts.append((curve.number, epoch, verdict))
+            if epoch == longest:
+                done.kept.append(curve.number)
+            if epoch == longest or not verdict.goes_on:
+                under_way.remove(curve)
+            if len(done.verdicts) in restarts:
+                halving = Halving(longest)
+                for other in random.Random(len(done.verdicts)).sample([*curves], len(curves)):
+                    for past in range(1, done.ran.get(other.number, 0) + 1):
+                        halving.record(other.entry(past))
+    return done
+
+
+RECORDINGS = ["digits_default.json", "digits_deep.json"]
+ORDERS = 10
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_better_candidates_are_promoted(name: str) -> None:
+    recorded, chance = Recorded(name), random.Random(0)
+    none, whole = recorded.volume([]), recorded.volume(recorded.numbers)
+    shares, at_random, precisions, epochs = [], [], [], []
+    for seed in range(ORDERS):
+        done = replayed(recorded.shuffled(seed), recorded.longest)
+        others = [chance.sample(recorded.numbers, len(done.kept)) for _ in range(10)]
+        shares.append(recorded.volume(done.kept) - none)
+        at_random.append(np.mean([recorded.volume(other) - none for other in others]))
+        precisions.append(len(recorded.front.intersection(done.kept)) / len(done.kept))
+        epochs.append(sum(done.ran.values()) / recorded.epochs)
+
+    # Half of the epochs or fewer find nearly all that training everything finds, and more than as many trials that
+    # were left over by chance; those of the final front are among them more often.
+    assert np.mean(epochs) < 0.51
+    assert np.mean(shares) > 0.97 * (whole - none)
+    assert np.mean(shares) > np.mean(at_random)
+    assert np.mean(precisions) > 1.3 * len(recorded.front) / len(recorded.numbers)
+
+
+def test_the_order_comes_nearer_to_the_final_one_from_rung_to_rung() -> None:
+    recorded = Recorded("digits_deep.json")
+    last = order([curve.entry(recorded.longest) for curve in recorded.curves])
+    distances = []
+    for epoch in Halving(recorded.longest).epochs:
+        now = order([curve.entry(epoch) for curve in recorded.curves])
+        distances.append(np.mean([abs(now.index(n) - last.index(n)) for n in recorded.numbers]))
+    # Of an order by chance, the mean distance is a third of their number.
+    assert len(recorded.numbers) / 3 > distances[0] > distances[1] > distances[2]
+
+
+def test_a_replay_is_the_same_each_time() -> None:
+    recorded = Recorded("digits_default.json")
+    assert replayed(recorded.curves, recorded.longest) == replayed(recorded.curves, recorded.longest)
+
+
+@pytest.mark.parametrize("parallel", [1, 2, 5])
+def test_after_a_restart_it_decides_as_without_one(parallel: int) -> None:
+    recorded = Recorded("digits_default.json")
+    through = replayed(recorded.curves, recorded.longest, parallel)
+    assert {verdict.goes_on for _, _, verdict in through.verdicts} == {True, False}
+    for seed in range(5):
+        restarts = random.Random(seed).sample(range(1, len(through.verdicts)), 4)
+        assert replayed(recorded.curves, recorded.longest, parallel, restarts) == through
