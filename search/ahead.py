@@ -69,6 +69,13 @@ class Ahead:
         self._wish()
         return found
 
+    def recall(self, more: int) -> None:
+        """Give back to the study what is ready, and ask for so many trials more than before."""
+        with self._changed:
+            while self._ready:
+                self._study.put_back(self._ready.pop().number)
+            self._trials += more
+
     def close(self) -> None:
         """Ask for no more, and give back to the study what is ready."""
         with self._changed:

@@ -1,13 +1,15 @@
 """The knobs of a space as Optuna's samplers see them: a flat list, in which every trial has a value for every knob.
 
 Some knobs exist only with some values of others. Samplers that model all knobs together see no more than what all trials
-have in common, so a knob that a trial lacks is filled in with its neutral value, which is always the same and so tells
-a sampler nothing.
+have in common, so a knob that a trial lacks is filled in, and at random: filled in with always the same value, all other
+values of it would look as if they had never been tried, and samplers that seek the unknown would try them again and
+again, though nothing depends on them.
 """
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
@@ -52,16 +54,24 @@ def to_sampled(dimension: Dimension, value: Value) -> Value:
     return round(dimension.low + at * short, _DECIMALS)
 
 
-def flat(space: Space, values: Mapping[str, Value]) -> dict[str, Value] | None:
+def flat(space: Space, values: Mapping[str, Value], seed: int) -> dict[str, Value] | None:
     """Return what Optuna would have sampled for a recipe's values, or None where it could not have.
 
     The baseline's knobs are neutral, and not all neutral values are among those that are searched.
+
+    Args:
+        space: What is searched.
+        values: Of the recipe.
+        seed: Of what is filled in.
     """
+    drawn = random.Random(seed)
     found: dict[str, Value] = {}
     for dimension in space.searched:
-        value = values.get(dimension.name, _filled_in(dimension))
-        if not dimension.allows(value):
-            return None
+        value = _drawn(dimension, drawn)
+        if dimension.name in values:
+            value = values[dimension.name]
+            if not dimension.allows(value):
+                return None
         found[dimension.name] = to_sampled(dimension, value)
     return found
 
@@ -72,10 +82,13 @@ def sampled(space: Space, values: Mapping[str, Value]) -> dict[str, Value]:
     return {d.name: to_sampled(d, there[d.name]) for d in space.searched if d.name in there}
 
 
-def _filled_in(dimension: Dimension) -> Value:
-    if dimension.allows(dimension.neutral):
-        return dimension.neutral
-    return dimension.values[0] if isinstance(dimension, Choice) else dimension.low
+def _drawn(dimension: Dimension, drawn: random.Random) -> Value:
+    if isinstance(dimension, Choice):
+        return drawn.choice(dimension.values)
+    share = drawn.random()
+    if dimension.log:
+        return dimension.low * (dimension.high / dimension.low) ** share
+    return dimension.low + share * (dimension.high - dimension.low)
 
 
 def _grid(dimension: Range, step: float) -> tuple[int, float]:

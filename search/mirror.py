@@ -63,6 +63,12 @@ class Mirror:
         self._ended: list[FrozenTrial] = []
         self._begin()
 
+    @property
+    def shown(self) -> list[FrozenTrial]:
+        """The trials that ended, as samplers see them."""
+        with self._lock:
+            return list(self._ended)
+
     def sample(self, sampler: BaseSampler) -> tuple[FrozenTrial, dict[str, Value]]:
         """Let a sampler choose a value for each knob; `begin` or `discard` takes the trial that it made."""
         study = self._study_for(sampler)
@@ -81,7 +87,7 @@ class Mirror:
             values: Of its recipe.
             made: What `sample` returned with them.
         """
-        params = flat(self._space, values)
+        params = flat(self._space, values, number)
         if params is None:
             return
         attributes = dict(made.system_attrs) if made is not None else dict(_FIRST_GENERATION)
