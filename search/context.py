@@ -14,6 +14,8 @@ from paretrim.evaluators.splits import SearchSplits, Split
 from paretrim.search.parents import Nursery
 from paretrim.search.space import Space
 from paretrim.search.station import StationPlan
+from paretrim.tracking.records import TrialRecord
+from paretrim.tracking.sensitivity import Profile
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class TrialContext:
         seed: Of the search.
         share: Whether recipes that differ only in what branches off late are trained from a common parent.
         nursery: Keeps these parents; None where nothing is kept.
+        sensitivity: What each knob does alone; None where it was not taken.
+        earlier: Trials of an earlier search of the same model.
         preview: Whether candidates are measured before they are trained.
     """
 
@@ -51,6 +55,8 @@ class TrialContext:
     share: bool = False
     nursery: Nursery | None = None
     preview: bool = False
+    sensitivity: Profile | None = None
+    earlier: tuple[TrialRecord, ...] = ()
 
     @property
     def teaches(self) -> nn.Module:

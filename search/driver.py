@@ -27,20 +27,29 @@ from ray import tune
 from paretrim.errors import ParetrimError
 from paretrim.evaluators import cores
 from paretrim.evaluators.lane import Lane
+from paretrim.search import longer
 from paretrim.search.actor import TrialActor
 from paretrim.search.ahead import Ahead
 from paretrim.search.context import TrialContext
+from paretrim.search.guide import Guide, Habits
 from paretrim.search.halving import Halving
 from paretrim.search.job import Job
 from paretrim.search.judge import Judge, Lenient, Terms, Thrift
+from paretrim.search.longer import FINAL
 from paretrim.search.monitor import Monitor
+from paretrim.search.purse import Purse
+from paretrim.search.samplers import AUTO
 from paretrim.search.scheduler import HalvingScheduler
 from paretrim.search.searcher import StudySearcher
 from paretrim.search.store import JobFolder
 from paretrim.search.study import Study
 from paretrim.spaces.dimension import Choice
+from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.tracker import Tracker
+
+# Recipes that are asked for from the sensitivity alone; more would only repeat its errors.
+_FIRST = 3
 
 
 @dataclass
@@ -74,12 +83,12 @@ class Outcome:
 
     Attributes:
         interrupted: Whether Ctrl-C ended it.
-        out_of_time: Whether its minutes were up before its trials.
+        ended: Why it ended before its trials were used up, empty otherwise.
         fatal: Why it could not go on, empty otherwise.
     """
 
     interrupted: bool
-    out_of_time: bool
+    ended: str = ""
     fatal: str = ""
 
 
@@ -104,33 +113,73 @@ def drive(
         actor: Makes the trials.
     """
     study.use_sampler(job.budget.trials, job.sampler, job.budget.parallel)
+    guide = _guide(job, context, study)
+    study.follow(guide)
     folder.scratch.mkdir(exist_ok=True)
     before, started = float(study.noted("wall_seconds", 0.0)), time.monotonic()
+    folder.stop.unlink(missing_ok=True)
+    spent_s = float(study.noted("glance_seconds", 0.0))
+    purse = Purse(job.budget, study.objectives, job.bounds, folder.stop, spent_s, study.records)
     with _ray(job), _ahead(job, context, study) as ahead:
         searcher = StudySearcher(
             study,
             ahead,
-            trials=job.budget.trials,
+            trials=job.budget.trials + study.count(FINAL),
             parallel=job.budget.parallel,
             limit_s=job.budget.trial_minutes * 60,
             scratch=folder.scratch,
             finished=lambda record: _account(record, study, backlog, before + time.monotonic() - started),
             monitor=monitor,
-            judge=_judge(job, context, study),
+            judge=_judge(job, context, study, guide),
+            last_phase=lambda: _last_phase(job, study, monitor),
         )
-        stopper = _Stopper(searcher, job.budget.minutes, monitor)
+        stopper = _Stopper(searcher, purse, monitor)
         with _interruptible(stopper):
             _tune(job, context, searcher, stopper, folder, actor)
-        return Outcome(stopper.interrupted, stopper.out_of_time, searcher.fatal)
+        return Outcome(stopper.interrupted, purse.why_over() or purse.why_enough(), searcher.fatal)
 
 
-def _judge(job: Job, context: TrialContext, study: Study) -> Judge:
+def _last_phase(job: Job, study: Study, monitor: Monitor) -> list[Recipe]:
+    """Return the finalists' recipes, without those of points that had their last phase already."""
+    records, before = study.records(), set(study.noted("finalists", []))
+    chosen = longer.finalists(records, study.objectives, job.bounds, job.search.finals)
+    fresh = [record for record in chosen if record.number not in before]
+    found = longer.recipes(fresh, job.search.finals, job.seed)
+    if found:
+        names = ", ".join(str(record.number) for record in fresh)
+        monitor.say(
+            f"training the points of trials {names} {job.search.finals.longer:g} times as long, "
+            f"from {job.search.finals.seeds} seeds each"
+        )
+        # Before they are queued: whatever dies in between, the search ends without them rather than with them twice.
+        study.note("finalists", sorted({*before, *(record.number for record in fresh)}))
+    return found
+
+
+def _guide(job: Job, context: TrialContext, study: Study) -> Guide | None:
+    if not job.search.warm_start:
+        return None
+    habits = Habits(
+        first=max(_FIRST, job.budget.parallel),
+        batch=job.budget.parallel,
+        seed=job.seed,
+        share=job.search.share,
+        ends=job.sampler != AUTO,
+    )
+    return Guide(context.space, _terms(job, study), context.sensitivity, habits, context.earlier)
+
+
+def _terms(job: Job, study: Study) -> Terms:
+    return Terms(job.metric_name, study.objectives, job.bounds)
+
+
+def _judge(job: Job, context: TrialContext, study: Study, guide: Guide | None) -> Judge:
     if not job.search.preview:
         return Lenient()
     counts = next(d for d in context.space.dimensions if d.name == "recovery.epochs")
     longest = max((v for v in counts.values if isinstance(v, int)), default=0) if isinstance(counts, Choice) else 0
     halving = None if job.search.halving == "off" else Halving(longest, job.search.halving)
-    return Thrift(Terms(job.metric_name, study.objectives, job.bounds), halving, study.records())
+    return Thrift(_terms(job, study), halving, study.records(), guide.hope if guide is not None else None)
 
 
 def _account(record: TrialRecord, study: Study, backlog: Backlog, wall_seconds: float) -> None:
@@ -180,26 +229,32 @@ def _tune(
 
 
 class _Stopper(tune.Stopper):  # type: ignore[misc]
-    """Ends a run at once on Ctrl-C; when the minutes are up, lets the trials under way end and starts no more."""
+    """Ends a run at once on Ctrl-C; when enough is spent, lets the trials under way end and starts no more."""
 
-    def __init__(self, searcher: StudySearcher, minutes: float | None, monitor: Monitor) -> None:
-        self._searcher = searcher
-        self._monitor = monitor
-        self._told = False
-        self._deadline = None if minutes is None else time.monotonic() + minutes * 60
+    def __init__(self, searcher: StudySearcher, purse: Purse, monitor: Monitor) -> None:
+        self._searcher, self._purse, self._monitor = searcher, purse, monitor
+        self._told: set[str] = set()
         self.interrupted = False
-        self.out_of_time = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002 - Tune's protocol
         return False
 
     def stop_all(self) -> bool:
-        if self._deadline is not None and time.monotonic() > self._deadline and not self.out_of_time:
-            self.out_of_time = self._searcher.closing = True
-        if self.interrupted and not self._told:
-            self._told = True
-            self._monitor.say("stopping; press Ctrl-C again to end at once")
+        over, enough = self._purse.why_over(), self._purse.why_enough()
+        if over:
+            self._searcher.closing = True
+            self._tell(f"no more trials are started: {over}")
+        elif enough and enough not in self._told:
+            self._searcher.stop_searching()
+            self._tell(enough)
+        if self.interrupted:
+            self._tell("stopping; press Ctrl-C again to end at once")
         return self.interrupted
+
+    def _tell(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._monitor.say(text)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # for Tune's snapshots, which nothing reads

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from paretrim.errors import ResumeError, TrialError
+from paretrim.errors import ResumeError, TrialError, UsageError
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.served import served
 from paretrim.search import finals, prepare, searched
@@ -15,6 +16,7 @@ from paretrim.search.costs import with_costs
 from paretrim.search.driver import Backlog, drive
 from paretrim.search.job import Job
 from paretrim.search.monitor import Monitor, Outline
+from paretrim.search.profile import glance
 from paretrim.search.profiles import Profiles
 from paretrim.search.result import Result, artifact_of, objectives_of, open_result
 from paretrim.search.space import Space
@@ -23,6 +25,7 @@ from paretrim.search.store import JobFolder, Store
 from paretrim.search.study import SCHEMA, Study
 from paretrim.tracking.front import feasible
 from paretrim.tracking.mlflow_tracker import MlflowTracker
+from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.sensitivity import Profile
 from paretrim.tracking.tracker import Summary, Tracker
 from paretrim.tracking.view import View
@@ -59,6 +62,7 @@ def start(job: Job, store: Store, monitor: Monitor) -> Result:
             study = _new_study(job, subject, store, folder)
             study.note("channel_ms", context.channel_ms)
             study.note("references", {each.name: each.reference_ms for each in context.stations})
+            context = _with_knowledge(job, subject, context, study, store, monitor)
             store.mark_started(folder)
             return _run(Search(job, subject, context, study, tracker, store, folder), monitor)
     finally:
@@ -91,7 +95,48 @@ def go_on(name: str | None, store: Store, monitor: Monitor, budget: Mapping[str,
         context = replace(context, channel_ms=study.noted("channel_ms", {}))
         tracker = _tracker(job, context.space, store, result.folder)
         study.note("job", job.model_dump(mode="json"))
+        context = _with_knowledge(job, subject, context, study, store, monitor)
         return _run(Search(job, subject, context, study, tracker, store, result.folder), monitor)
+
+
+def _with_knowledge(
+    job: Job, subject: prepare.Subject, context: TrialContext, study: Study, store: Store, monitor: Monitor
+) -> TrialContext:
+    """Return a context with what is known before any trial: the model's sensitivity, and an earlier search."""
+    earlier = () if job.earlier is None else tuple(_usable(open_result(job.earlier, store), subject, job))
+    if not job.search.warm_start:
+        return replace(context, earlier=earlier)
+    text = study.noted("sensitivity")
+    if text is None:
+        monitor.say("looking at what each knob does alone")
+        since = time.monotonic()
+        text = (_sensitivity(job, subject, store) or glance(context)).to_json()
+        study.note("sensitivity", text)
+        study.note("glance_seconds", time.monotonic() - since)
+    return replace(context, sensitivity=Profile.from_json(text), earlier=earlier)
+
+
+def _usable(result: Result, subject: prepare.Subject, job: Job) -> list[TrialRecord]:
+    """Return the trials of an earlier search whose recipes this one's space allows.
+
+    Raises:
+        UsageError: That search was of another model or data, or had another metric or target.
+    """
+    before = result.study.noted("fingerprints", {})
+    other = [part for part in ("model", "data") if before.get(part) != subject.fingerprints[part]]
+    other += ["metric"] if result.job.metric_name != job.metric_name else []
+    other += ["target"] if result.job.target.settings != job.target.settings else []
+    if other:
+        raise UsageError(
+            f"from: {result.name} is of another {' and another '.join(other)}, so nothing can be learned from it; name a "
+            "search of the same model, data, metric and target, or leave `from` out"
+        )
+    knobs = {d.name: d for d in subject.space.dimensions}
+
+    def fits(record: TrialRecord) -> bool:
+        return all(name in knobs and knobs[name].allows(value) for name, value in record.recipe.items())
+
+    return [record for record in result.records if record.state != "failed" and fits(record)]
 
 
 def _new_study(job: Job, subject: prepare.Subject, store: Store, folder: JobFolder) -> Study:
@@ -165,8 +210,8 @@ def _score_test(subject: prepare.Subject, plan: StationPlan, result: Result) -> 
         study.note("tested_after", len(study.records()))
 
 
-def _sensitivity(search: Search) -> Profile | None:
-    return Profiles(search.store).kept(search.job, search.subject)
+def _sensitivity(job: Job, subject: prepare.Subject, store: Store) -> Profile | None:
+    return Profiles(store).kept(job, subject)
 
 
 def _summarize(search: Search, result: Result, monitor: Monitor) -> None:
@@ -181,7 +226,14 @@ def _summarize(search: Search, result: Result, monitor: Monitor) -> None:
     if tested is not None and tested < len(records):
         notes["test"] = f"the test data was first seen after {tested} trials; the search went on to {len(records)}"
     summary = Summary(
-        report, records, meets, result.figures(), notes, _sensitivity(search), result.progress, result.importance
+        report,
+        records,
+        meets,
+        result.figures(),
+        notes,
+        _sensitivity(search.job, search.subject, search.store),
+        result.progress,
+        result.importance,
     )
     try:
         search.tracker.log_summary(summary)

@@ -45,7 +45,7 @@ AUTO = "auto"
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class TargetOptions(_Section):
@@ -201,6 +201,8 @@ class Job(_Section):
         budget: How much to spend.
         sampler: What decides which recipe is next: ``auto``, or a name that docs/search.md lists.
         search: How the search spares itself work.
+        earlier: Name of an earlier search of the same model in the store, whose trials are learned from; ``from`` in a job
+            file.
         seed: Of everything random.
         tracking_uri: MLflow tracking URI; by default a SQLite file in the store.
         export_tolerance: How much the artifact's metric may be worse than the torch model's before a trial fails.
@@ -221,6 +223,7 @@ class Job(_Section):
     budget: Budget = Field(default_factory=Budget)
     sampler: str = AUTO
     search: Strategy = Strategy()
+    earlier: Annotated[str | None, Field(alias="from")] = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     tracking_uri: str | None = None
     export_tolerance: Annotated[float, Field(ge=0)] = 0.02

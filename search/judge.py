@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from paretrim.search.candidate import Candidate
 from paretrim.search.gate import Gate
 from paretrim.search.halving import Halving, RungEntry
+from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.constraints import Constraint
 from paretrim.tracking.front import Objective, baseline_metrics
 from paretrim.tracking.records import Epoch, Preview, TrialRecord
 
 SEARCHED = "search"
 """The kind of the trials that may stop early: not of those that stand in every table, nor of the finalists."""
+
+
+Hope = Callable[[Sequence[TrialRecord], Recipe], float | None]
 
 
 class Judge(Protocol):
@@ -63,9 +67,13 @@ class Thrift:
         terms: What trials are compared by.
         halving: The rungs; None for none.
         earlier: Trials that ended before, from which the rungs are built again.
+        hope: What a recipe scores at best, by what is predicted; None while that is not known.
     """
 
-    def __init__(self, terms: Terms, halving: Halving | None, earlier: Sequence[TrialRecord]) -> None:
+    def __init__(
+        self, terms: Terms, halving: Halving | None, earlier: Sequence[TrialRecord], hope: Hope | None = None
+    ) -> None:
+        self._hope = hope
         self._terms = terms
         self._gate = Gate(terms.metric, terms.objectives, terms.constraints)
         self._halving = halving
@@ -77,7 +85,7 @@ class Thrift:
         if candidate.asked.kind != SEARCHED or candidate.preview is None:
             return ""
         if not candidate.epochs:
-            return self._gate.why_hopeless(candidate.preview, records)
+            return self._before_training(candidate, candidate.preview, records)
         if self._halving is None or not baseline_metrics(records):
             return ""
         entry = self._entry(candidate.asked.number, candidate.epochs, candidate.preview, records)
@@ -88,6 +96,13 @@ class Thrift:
             f"stopped after epoch {entry.epoch}: place {found.place} of {found.of} trials at that epoch, of which the best "
             f"{found.quota} go on"
         )
+
+    def _before_training(self, candidate: Candidate, preview: Preview, records: Sequence[TrialRecord]) -> str:
+        why = self._gate.why_hopeless(preview, records)
+        if why or self._hope is None:
+            return why
+        hope = self._hope(records, candidate.asked.recipe)
+        return "" if hope is None else self._gate.why_hopeless(preview, records, hope)
 
     def ended(self, record: TrialRecord) -> None:
         """Take a trial that failed out of the rungs."""

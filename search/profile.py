@@ -33,6 +33,7 @@ from paretrim.tracking.sensitivity import Effect, Profile
 
 _SAMPLES = 512
 _LEVELS = 3
+_GLANCE_SAMPLES, _GLANCE_LEVELS = 128, 2
 _TOGETHER = 8
 
 
@@ -44,12 +45,8 @@ def profile(context: TrialContext, tell: Callable[[int, int, str], None]) -> Pro
         tell: Told after each step how many are done, of how many, and which knob comes next.
     """
     lane = Lane()
-    taker = _Taker(context, Workshop(context, lane))
-    values = list(_values(context.space.dimensions, context))
-    effects: list[Effect] = []
-    for done, (dimension, value) in enumerate(values):
-        tell(done, len(values), dimension.name)
-        effects.append(taker.effect(dimension, value))
+    taker = _Taker(context, Workshop(context, lane), _SAMPLES)
+    effects = taker.effects(_LEVELS, tell)
     with TemporaryDirectory(prefix="paretrim-") as folder:
         latency_ms, saved = _timed(context, taker, _to_time(effects), Path(folder), lane)
     return Profile(
@@ -63,12 +60,23 @@ def profile(context: TrialContext, tell: Callable[[int, int, str], None]) -> Pro
     )
 
 
-def _values(dimensions: Sequence[Dimension], context: TrialContext) -> Iterator[tuple[Dimension, Value]]:
+def glance(context: TrialContext) -> Profile:
+    """Take the part of a profile that a search begins with: fewer values on fewer samples, and no times.
+
+    Args:
+        context: The search's model, data, space and targets.
+    """
+    taker = _Taker(context, Workshop(context, Lane()), _GLANCE_SAMPLES)
+    effects = tuple(taker.effects(_GLANCE_LEVELS, lambda *_: None))
+    return Profile(context.metric.name, len(taker.batch.inputs), taker.loss, taker.score, 0.0, taker.bytes, effects)
+
+
+def _values(dimensions: Sequence[Dimension], context: TrialContext, levels: int) -> Iterator[tuple[Dimension, Value]]:
     acting = {part.name for part in context.space.techniques if part.stage < TRAINING}
     alone = existing(dimensions, _plain(dimensions))
     for dimension in dimensions:
         if dimension.name.partition(".")[0] in acting and dimension.name in alone:
-            for value in _levels(dimension):
+            for value in _levels(dimension, levels):
                 yield dimension, value
 
 
@@ -85,12 +93,12 @@ def _usual(dimension: Dimension) -> Value:
     return dimension.values[0] if how else dimension.neutral
 
 
-def _levels(dimension: Dimension) -> Iterator[Value]:
+def _levels(dimension: Dimension, count: int) -> Iterator[Value]:
     if isinstance(dimension, Choice):
         yield from (value for value in dimension.values if value != dimension.neutral)
         return
     far = dimension.high if dimension.high != dimension.neutral else dimension.low
-    levels = (dimension.neutral + (far - dimension.neutral) * i / _LEVELS for i in range(1, _LEVELS + 1))
+    levels = (dimension.neutral + (far - dimension.neutral) * i / count for i in range(1, count + 1))
     yield from dict.fromkeys(value for value in (_on_grid(dimension, x) for x in levels) if value != dimension.neutral)
 
 
@@ -103,13 +111,21 @@ def _on_grid(dimension: Range, value: float) -> float:
 class _Taker:
     """Makes models with one knob turned, and tells what that does to them."""
 
-    def __init__(self, context: TrialContext, workshop: Workshop) -> None:
+    def __init__(self, context: TrialContext, workshop: Workshop, samples: int) -> None:
         self._context = context
         self._workshop = workshop
         self._plain = _plain(context.space.dimensions)
-        self.batch: Batch = context.splits.train.first(_SAMPLES)
+        self.batch: Batch = context.splits.train.first(samples)
         self.loss, self.score = self._judge(context.model)
         self.bytes = _weight_bytes(context.model, {})
+
+    def effects(self, levels: int, tell: Callable[[int, int, str], None]) -> list[Effect]:
+        values = list(_values(self._context.space.dimensions, self._context, levels))
+        found: list[Effect] = []
+        for done, (dimension, value) in enumerate(values):
+            tell(done, len(values), dimension.name)
+            found.append(self.effect(dimension, value))
+        return found
 
     def recipe(self, knob: str, value: Value) -> Recipe:
         return Recipe.of(existing(self._context.space.dimensions, {**self._plain, knob: value}))

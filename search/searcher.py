@@ -9,12 +9,14 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from paretrim.search.actor import NEWS, RECORD, hang_file
+from paretrim.search.ahead import Ahead
 from paretrim.search.candidate import Candidate
 from paretrim.search.judge import Judge
-from paretrim.search.ahead import Ahead
+from paretrim.search.longer import FINAL
 from paretrim.search.monitor import Monitor
 from paretrim.search.news import News
 from paretrim.search.study import Study
+from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.records import BASELINE, TrialRecord
 
 _TOP_FRAMES = 12
@@ -33,6 +35,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         finished: Called with the record of each trial that ended.
         monitor: Shown what goes on.
         judge: Tells which trials shall stop early.
+        last_phase: Returns the recipes that are trained longer in the end, when all other trials have ended.
 
     Attributes:
         closing: Set when no more trials shall be started.
@@ -52,6 +55,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         finished: Callable[[TrialRecord], None],
         monitor: Monitor,
         judge: Judge,
+        last_phase: Callable[[], list[Recipe]] = list,
     ) -> None:
         super().__init__(metric=None, mode=None)
         self._study = study
@@ -62,7 +66,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._scratch = scratch
         self._finished = finished
         self._monitor = monitor
-        self._judge = judge
+        self._judge, self._last_phase = judge, last_phase
+        self._planned = self._enough = False
         self._under_way: dict[str, Candidate] = {}
         self.stopping = False
         self.closing = False
@@ -71,8 +76,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next trial's config; None when all workers are busy, FINISHED when the budget is used."""
         while True:
-            if self.stopping or self.closing or self._study.ended + len(self._under_way) >= self._trials:
-                return None if self._under_way else Searcher.FINISHED
+            if self._used_up():
+                if self._under_way:
+                    return None
+                if self.stopping or self.closing or not self._plan_last_phase():
+                    return Searcher.FINISHED
             if len(self._under_way) >= self._parallel:
                 return None
             asked = self._ahead.next()
@@ -85,6 +93,23 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._under_way[trial_id] = Candidate(asked)
         self._monitor.started(asked.number)
         return {"number": asked.number, "kind": asked.kind, "recipe": asked.recipe.to_json()}
+
+    def _used_up(self) -> bool:
+        started = self._study.ended + len(self._under_way)
+        return self.stopping or self.closing or self._enough or started >= self._trials
+
+    def _plan_last_phase(self) -> bool:
+        """Queue the finalists' trials, once; tell whether there are any."""
+        recipes = [] if self._planned else self._last_phase()
+        self._planned, self._enough = True, False
+        self._ahead.recall(len(recipes))
+        self._study.append(FINAL, recipes)
+        self._trials = self._study.ended + len(recipes)
+        return bool(recipes)
+
+    def stop_searching(self) -> None:
+        """Start no more trials but those of the last phase."""
+        self._enough = not self._planned
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Do nothing: what a trial tells comes by `judge` already."""

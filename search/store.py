@@ -42,6 +42,20 @@ class JobFolder:
         """Folder of what running trials write and nobody needs later."""
         return self.path / "scratch"
 
+    @property
+    def stop(self) -> Path:
+        """A file that asks whoever drives the search to end it."""
+        return self.path / "stop"
+
+    def running(self) -> bool:
+        """Tell whether a process drives the search."""
+        with (self.path / "driver.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
     @contextmanager
     def driven(self) -> Iterator[None]:
         """Hold the search: one process drives it at a time.

@@ -156,18 +156,20 @@ class Study:
             self._queue_up({_KIND: kind, _RECIPE: recipe.to_json()})
 
     def append(self, kind: str, recipes: Sequence[Recipe]) -> None:
-        """Queue recipes as they are, with their seeds, as trials of a kind of their own."""
+        """Queue recipes as they are, with their seeds, before all else, as trials of a kind of their own."""
         with self._lock:
-            self._adopt()
+            queue = self._adopt()
+            before = len(queue)
             for recipe in recipes:
                 self._queue_up({_KIND: kind, _RECIPE: recipe.to_json()})
+            queue[:] = [*queue[before:], *queue[:before]]
 
     def count(self, kind: str) -> int:
         """Return how many trials of a kind there are, those that did not end yet included."""
         with self._lock:
             self._adopt()
-            done = sum(record.kind == kind for record in self._done.values())
-            return done + sum(trial.attributes.get(_KIND) == kind for trial in self._open.values())
+            kinds = [record.kind for record in self._done.values()]
+            return [*kinds, *(trial.attributes.get(_KIND) for trial in self._open.values())].count(kind)
 
     def enqueue(self, space: Space, recipes: Sequence[Mapping[str, Value]]) -> int:
         """Queue recipes to be made before the sampler is asked again, without those that are in the study already.

@@ -20,7 +20,8 @@ from paretrim.tracking.settled import crowded
 
 Metrics = Mapping[str, float]
 # The hypervolume's box in each objective: from as good as can be (0) to the reference (1).
-_SCORE_RANGE = 0.10
+SCORE_RANGE = 0.10
+"""Of a score: the half of the hypervolume's box, as a share of the baseline's where that is above 1."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def normalized(objective: Objective, value: float, base: float) -> float:
     """Return a value's place in the box of `hypervolume`, in one objective: 0 is as good as can be, 1 the reference."""
     if not objective.maximize:
         return value / (2 * base) if base > 0 else float(value > base)
-    reach = _SCORE_RANGE * max(1.0, abs(base))
+    reach = SCORE_RANGE * max(1.0, abs(base))
     return (base + reach - value) / (2 * reach)
 
 

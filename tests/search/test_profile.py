@@ -221,7 +221,7 @@ def test_what_cannot_be_made_is_told_and_the_rest_is_taken(context: TrialContext
     ids=repr,
 )
 def test_a_knob_is_turned_to_a_few_values_that_the_search_could_choose(knob: Dimension, levels: list[float]) -> None:
-    assert list(_levels(knob)) == pytest.approx(levels)
+    assert list(_levels(knob, 3)) == pytest.approx(levels)
 
 
 def shown(found: Profile) -> str:

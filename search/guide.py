@@ -1,0 +1,215 @@
+"""The guide: asks first for the points of the predicted front, and then for what is predicted to add most to the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from paretrim.search.encoding import Encoding, stack
+from paretrim.search.evolution import evolve
+from paretrim.search.judge import Terms
+from paretrim.search.parents import phases
+from paretrim.search.prior import Prior
+from paretrim.search.space import Space
+from paretrim.search.surrogate import Guess, Surrogate
+from paretrim.spaces.dimension import Value
+from paretrim.spaces.recipe import Recipe
+from paretrim.tracking.front import baseline_metrics, feasible, normalized, trial_front, volume
+from paretrim.tracking.records import TrialRecord
+from paretrim.tracking.sensitivity import Profile
+
+Floats = npt.NDArray[np.float64]
+Values = dict[str, Value]
+
+# How far above the expected score a recipe is hoped to come, in standard deviations.
+_HOPE = 0.5
+_ELITE, _SIBLINGS = 20, 60
+# What a recipe costs whose parent is trained already, beside one that begins from nothing.
+_SIBLING_COST = 0.6
+_LEAST_GAIN = 1e-7
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How a guide goes about.
+
+    Attributes:
+        first: Recipes that are asked for before any but the anchors has been tried.
+        batch: Recipes that are asked for at a time after that.
+        turns: Of how many asks one is left to the sampler, so that the predictions' errors come to light.
+        seed: Of what is random.
+        share: Whether recipes that branch off from a common parent cost less.
+        ends: Whether it has done its part when the first recipes are asked for.
+    """
+
+    first: int
+    batch: int
+    turns: int = 4
+    seed: int = 0
+    share: bool = True
+    ends: bool = False
+
+
+class Guide:
+    """Proposes recipes.
+
+    Args:
+        space: What is searched.
+        terms: What recipes are compared by.
+        profile: The model's sensitivity, or None.
+        habits: How it goes about.
+        earlier: Trials of an earlier search of the same model that are learned from.
+    """
+
+    def __init__(
+        self, space: Space, terms: Terms, profile: Profile | None, habits: Habits, earlier: Sequence[TrialRecord] = ()
+    ) -> None:
+        self._space, self._terms, self._habits, self._earlier = space, terms, habits, tuple(earlier)
+        self._encoding = Encoding(space.searched, space.constants)
+        self._surrogate = Surrogate(terms, self._encoding, Prior(profile, self._encoding), habits.seed)
+        self._waiting: list[Values] = []
+
+    def propose(
+        self, records: Sequence[TrialRecord], under_way: Sequence[Recipe], known: Callable[[Recipe], bool]
+    ) -> Values | None:
+        """Return the next recipe's searched values; None to leave it to the sampler, or while the baseline is not done.
+
+        Args:
+            records: All trials that ended.
+            under_way: Recipes of trials that did not end yet.
+            known: Whether a recipe was tried before.
+        """
+        if not self._encoding.dimensions or not baseline_metrics(records):
+            return None
+        begun = sum(r.kind == "search" for r in records) + len(under_way)
+        if not self._waiting and self._has_turn(begun):
+            count = max(1, self._habits.first - begun) if begun < self._habits.first else self._habits.batch
+            self._waiting = self._batch(records, under_way, known, count)
+        return self._waiting.pop(0) if self._waiting else None
+
+    def hope(self, records: Sequence[TrialRecord], recipe: Recipe, errors: float = 2.0) -> float | None:
+        """Return the score that a recipe reaches at best, by what is predicted; None while that is not known."""
+        if sum(r.kind == "search" and r.complete for r in records) < 2 * len(self._terms.objectives):
+            return None
+        self._surrogate.learn(self._all(records))
+        guess = self._surrogate.predict([recipe.values])
+        metric = next(o for o in self._terms.objectives if o.name == self._terms.metric)
+        sign = 1.0 if metric.maximize else -1.0
+        return float(guess.expected[metric.name][0] + sign * errors * guess.error[metric.name][0])
+
+    def _has_turn(self, begun: int) -> bool:
+        if begun < self._habits.first:
+            return True
+        return not self._habits.ends and begun % self._habits.turns != 0
+
+    def _all(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+        return [*self._earlier, *records]
+
+    def _batch(
+        self, records: Sequence[TrialRecord], under_way: Sequence[Recipe], known: Callable[[Recipe], bool], count: int
+    ) -> list[Values]:
+        self._surrogate.learn(self._all(records))
+        base = baseline_metrics(records)
+        generator = np.random.default_rng([self._habits.seed, len(records), len(under_way)])
+        rows, _ = evolve(self._start(records, generator), lambda some: self._aims(some, base), generator)
+        fresh: dict[tuple[tuple[str, Value], ...], Values] = {}
+        for row in rows:
+            values = self._encoding.decode(row)
+            recipe = self._space.recipe(values, 0)
+            if not known(recipe):
+                fresh[recipe.items] = values
+        return self._greedy([*fresh.values()], records, under_way, count)
+
+    def _start(self, records: Sequence[TrialRecord], generator: np.random.Generator) -> Floats:
+        """Return the recipes of the front, and others that would branch off from the parents of these."""
+        objectives, constraints = self._terms.objectives, self._terms.constraints
+        fronts = (trial_front(each, objectives, constraints)[:_ELITE] for each in (records, self._earlier))
+        elite = [self._encoding.encode(r.recipe) for front in fronts for r in front]
+        branching = {part.name for part in self._space.techniques if part.branches}
+        late = np.array([d.name.partition(".")[0] in branching for d in self._encoding.dimensions])
+        siblings = [
+            np.where(late, generator.random(len(late)), elite[i % len(elite)]) for i in range(_SIBLINGS) if elite
+        ]
+        return stack([*elite, *siblings]) if elite else np.zeros((0, len(self._encoding.dimensions)))
+
+    def _aims(self, rows: Floats, base: Mapping[str, float]) -> Floats:
+        """Return what evolution drives down: hoped-for objectives, and what breaks constraints worse than all else."""
+        guess = self._surrogate.predict([self._encoding.decode(row) for row in rows])
+        found = self._hoped(guess, base)
+        values = np.stack([found[o.name] * (-1.0 if o.maximize else 1.0) for o in self._terms.objectives], axis=1)
+        broken = np.zeros(len(rows))
+        for each in self._terms.constraints:
+            if each.metric in found:
+                over = [max(0.0, each.excess({each.metric: float(v)}, base)) for v in found[each.metric]]
+                broken += np.array(over)
+        spans = np.maximum(values.max(axis=0) - values.min(axis=0), 1e-12)
+        aims: Floats = values + 10.0 * spans * broken[:, None]
+        return aims
+
+    def _hoped(self, guess: Guess, base: Mapping[str, float]) -> dict[str, Floats]:  # noqa: ARG002 - for symmetry
+        found = {}
+        for o in self._terms.objectives:
+            expected, error = guess.expected[o.name], guess.error[o.name]
+            if o.name == self._terms.metric:
+                found[o.name] = expected + (_HOPE if o.maximize else -_HOPE) * error
+            else:
+                found[o.name] = np.exp(expected)
+        return found
+
+    def _greedy(
+        self, recipes: list[Values], records: Sequence[TrialRecord], under_way: Sequence[Recipe], count: int
+    ) -> list[Values]:
+        """Choose those that are predicted to add most to the hypervolume, each on top of those before it."""
+        if not recipes:
+            return []
+        base = baseline_metrics(records)
+        taken = [
+            self._point(r.metrics, base) for r in trial_front(records, self._terms.objectives, self._terms.constraints)
+        ]
+        taken += self._points([dict(r.items) for r in under_way], base)
+        points, costs = self._points(recipes, base), self._costs(recipes, records)
+        chosen: list[Values] = []
+        left = list(range(len(recipes)))
+        for _ in range(count):
+            whole = _volume(taken)
+            gains = {i: (_volume([*taken, points[i]]) - whole) / costs[i] for i in left}
+            best = max(gains, key=lambda i: gains[i], default=-1)
+            if best < 0 or gains[best] <= _LEAST_GAIN:
+                break
+            chosen.append(recipes[best])
+            taken.append(points[best])
+            left.remove(best)
+        return chosen
+
+    def _points(self, recipes: Sequence[Mapping[str, Value]], base: Mapping[str, float]) -> list[Floats]:
+        if not recipes:
+            return []
+        found = self._hoped(self._surrogate.predict(recipes), base)
+        metrics = [{name: float(values[i]) for name, values in found.items()} for i in range(len(recipes))]
+        limits = [c for c in self._terms.constraints if c.metric in found]
+        # What is expected to break a constraint adds nothing.
+        return [
+            self._point(each, base) if feasible(each, limits, base) else np.full(len(self._terms.objectives), 2.0)
+            for each in metrics
+        ]
+
+    def _point(self, metrics: Mapping[str, float], base: Mapping[str, float]) -> Floats:
+        return np.array([normalized(o, metrics[o.name], base[o.name]) for o in self._terms.objectives])
+
+    def _costs(self, recipes: Sequence[Values], records: Sequence[TrialRecord]) -> list[float]:
+        if not self._habits.share:
+            return [1.0] * len(recipes)
+        grown = {self._parent(Recipe.of(r.recipe, r.seed)) for r in records if r.complete and r.kind == "search"}
+        return [_SIBLING_COST if self._parent(self._space.recipe(each, 0)) in grown else 1.0 for each in recipes]
+
+    def _parent(self, recipe: Recipe) -> str:
+        found = phases(recipe, self._space.techniques, 0)
+        return found.parent.to_json() if found is not None else recipe.to_json()
+
+
+def _volume(points: Collection[Floats]) -> float:
+    inside = [np.clip(p, 0.0, 1.0) for p in points if bool((p < 1.0).all())]
+    return volume([list(p) for p in inside])

@@ -1,0 +1,132 @@
+"""What recipes will score and cost, predicted from the sensitivity profile and from what trials have shown so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from paretrim.search import gaussian
+from paretrim.search.encoding import Encoding, stack
+from paretrim.search.gaussian import Process
+from paretrim.search.judge import Terms
+from paretrim.search.prior import Prior
+from paretrim.spaces.dimension import Value
+from paretrim.tracking.front import SCORE_RANGE, Metrics, baseline_metrics
+from paretrim.tracking.records import TrialRecord
+
+Floats = npt.NDArray[np.float64]
+
+# Before so many searched trials have ended, guesses from the profile alone stand in for others.
+_FEW = 6
+_GUESSES = 12
+_MOST = 300
+_SUM_SCALE = 2.0
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What is expected of recipes, each an array over them.
+
+    Attributes:
+        expected: By objective: the score as it is, costs in logarithms.
+        error: Standard deviations of these.
+    """
+
+    expected: Mapping[str, Floats]
+    error: Mapping[str, Floats]
+
+
+class Surrogate:
+    """Predicts the objectives of recipes.
+
+    Args:
+        terms: What is predicted.
+        encoding: Of the searched knobs.
+        prior: What is known without any trial.
+        seed: Of what is random.
+    """
+
+    def __init__(self, terms: Terms, encoding: Encoding, prior: Prior, seed: int) -> None:
+        self._terms, self._encoding, self._prior, self._seed = terms, encoding, prior, seed
+        self._processes: dict[str, Process] = {}
+
+    def learn(self, records: Sequence[TrialRecord]) -> None:
+        """Fit to the trials that ended; those that stopped early say what they cost, and how they did at the time."""
+        base = baseline_metrics(records)
+        gains = _gains(records, self._terms.metric)
+        for objective in self._terms.objectives:
+            name = objective.name
+            seen = [(r, v) for r in records if (v := self._observed(r, name, base, gains)) is not None][-_MOST:]
+            rows = [self._encoding.encode(r.recipe) for r, _ in seen]
+            features = [self._encoding.features(r.recipe) for r, _ in seen]
+            values = [v for _, v in seen]
+            if sum(r.kind == "search" for r, _ in seen) < _FEW:
+                more = self._guesses(name, base)
+                rows, features, values = [*rows, *more[0]], [*features, *more[1]], [*values, *more[2]]
+            trend, knobs = self._inputs(stack(rows), stack(features))
+            self._processes[name] = gaussian.fit(trend, knobs, np.array(values))
+
+    def predict(self, recipes: Sequence[Mapping[str, Value]]) -> Guess:
+        """Return what is expected of recipes."""
+        rows = stack([self._encoding.encode(each) for each in recipes])
+        trend, knobs = self._inputs(rows, stack([self._encoding.features(each) for each in recipes]))
+        found = {name: process.predict(trend, knobs) for name, process in self._processes.items()}
+        return Guess({n: expected for n, (expected, _) in found.items()}, {n: error for n, (_, error) in found.items()})
+
+    def _inputs(self, rows: Floats, features: Floats) -> tuple[Floats, Floats]:
+        loss, left = self._prior.sums(rows)
+        sums = np.stack([np.sqrt(loss), np.log(left) / _SUM_SCALE], axis=1)
+        # A little of a trend over each knob too: what they do to time and memory mostly adds up.
+        return np.concatenate([sums, 0.5 * features], axis=1), features
+
+    def _observed(self, record: TrialRecord, name: str, base: Metrics, gains: Mapping[int, float]) -> float | None:
+        if name != self._terms.metric:
+            value = record.metrics.get(name)
+            if value is None and record.preview is not None:
+                value = record.preview.metrics.get(name)
+            return math.log(max(value, 1e-12)) if value is not None else None
+        if record.complete:
+            return self._bounded(record.metrics[name], base)
+        last = record.epochs[-1].score if record.epochs else None
+        if last is None or record.state == "failed" or not math.isfinite(last):
+            return None
+        return self._bounded(last + gains.get(len(record.epochs), 0.0), base)
+
+    def _bounded(self, score: float, base: Metrics) -> float:
+        """Return a score, no worse than what the hypervolume's box tells from ruin: how far beyond does not matter."""
+        objective = next(o for o in self._terms.objectives if o.name == self._terms.metric)
+        reference = base.get(objective.name, score)
+        reach = 1.5 * SCORE_RANGE * max(1.0, abs(reference))
+        return max(score, reference - reach) if objective.maximize else min(score, reference + reach)
+
+    def _guesses(self, name: str, base: Metrics) -> tuple[list[Floats], list[Floats], list[float]]:
+        """Return made-up trials: random recipes with what the profile suggests of them."""
+        if not base or not self._prior.known:
+            return [], [], []
+        generator = np.random.default_rng(self._seed)
+        recipes = [self._encoding.decode(generator.random(len(self._encoding.dimensions))) for _ in range(_GUESSES)]
+        rows = [self._encoding.encode(each) for each in recipes]
+        loss, left = self._prior.sums(stack(rows))
+        objective = next(o for o in self._terms.objectives if o.name == name)
+        if name == self._terms.metric:
+            reach = SCORE_RANGE * max(1.0, abs(base[name])) * (-1.0 if objective.maximize else 1.0)
+            values = base[name] + reach * np.minimum(1.0, np.sqrt(loss) / (np.sqrt(loss).max() or 1.0))
+        else:
+            # Bytes shrink as the weights do; time and memory do so by less.
+            values = math.log(base[name]) + np.log(left) * (1.0 if name == "size_bytes" else 0.4)
+        return rows, [self._encoding.features(each) for each in recipes], [float(v) for v in values]
+
+
+def _gains(records: Sequence[TrialRecord], metric: str) -> dict[int, float]:
+    """Return by how much scores rose from each epoch to the end, in the middle of the trials that came to theirs."""
+    found: dict[int, list[float]] = {}
+    for record in records:
+        if record.complete and record.preview is not None:
+            for count, epoch in enumerate(record.epochs, 1):
+                if epoch.score is not None:
+                    found.setdefault(count, []).append(record.metrics[metric] - epoch.score)
+    return {count: float(np.median(gains)) for count, gains in found.items()}
