@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 import torch
 from ray import tune
@@ -38,7 +38,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     A step is what comes before training, one epoch of it, or the rest of the trial.
     """
 
-    Runner = TrialRunner
+    Runner: ClassVar[type[TrialRunner]] = TrialRunner
 
     def setup(self, config: dict[str, Any], context: TrialContext, scratch: Path, limit_s: float, workers: int) -> None:
         """Take the search's context and begin the first trial."""

@@ -87,7 +87,7 @@ def _drawn(dimension: Dimension, drawn: random.Random) -> Value:
         return drawn.choice(dimension.values)
     share = drawn.random()
     if dimension.log:
-        return dimension.low * (dimension.high / dimension.low) ** share
+        return dimension.low * math.pow(dimension.high / dimension.low, share)
     return dimension.low + share * (dimension.high - dimension.low)
 
 

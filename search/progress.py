@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,7 +24,13 @@ class Progress:
         self.running: set[int] = set()
         self._earlier = 0
         self._since = time.monotonic()
-        self._forget()
+        self._states: Counter[str] = Counter()
+        self._base: dict[str, float] = {}
+        self._pool: list[TrialRecord] = []
+        self._points = np.zeros((0, 0))
+        self._volume: float | None = 0.0
+        self._report: Report | None = None
+        self._changed = True
 
     def begin(self, outline: Outline, earlier: Sequence[TrialRecord]) -> None:
         """Take the outline and the trials that ended before."""
@@ -32,6 +39,11 @@ class Progress:
         self._earlier = len(self.records)
         self._since = time.monotonic()
         self._measure()
+
+    def more(self, trials: int) -> None:
+        """Expect so many trials more."""
+        if self.outline is not None:
+            self.outline = replace(self.outline, trials=self.outline.trials + trials)
 
     def finished(self, record: TrialRecord) -> None:
         """Count a trial that ended."""
@@ -80,17 +92,9 @@ class Progress:
             seconds = min(seconds, max(0.0, self.outline.minutes * 60 - self.elapsed()))
         return seconds
 
-    def _forget(self) -> None:
-        self._states: Counter[str] = Counter()
-        self._base: dict[str, float] = {}
-        self._pool: list[TrialRecord] = []
-        self._points = np.zeros((0, 0))
-        self._volume: float | None = 0.0
-        self._report: Report | None = None
-        self._changed = True
-
     def _measure(self) -> None:
-        self._forget()
+        self._states, self._pool, self._points, self._volume = Counter(), [], np.zeros((0, 0)), 0.0
+        self._report, self._changed = None, True
         self._base = baseline_metrics(self.records)
         for record in self.records:
             self._count(record)

@@ -20,7 +20,9 @@ class Slow(optuna.samplers.RandomSampler):
     seconds = 0.15
     broken = False
 
-    def infer_relative_search_space(self, *_: object) -> dict[str, object]:
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, optuna.distributions.BaseDistribution]:
         if self.broken:
             raise RuntimeError("no idea")
         time.sleep(self.seconds)
