@@ -127,6 +127,16 @@ def profile(
 
 
 @app.command()
+def stop(job: JobArgument = None, store: StoreOption = None) -> None:
+    """Let a search that runs end: no more trials are begun, and what is done becomes its front."""
+    folder = Store(store).open(job)
+    if not folder.running():
+        raise UsageError(f"{folder.name} is not running; `paretrim front {folder.name}` shows what it found")
+    folder.stop.touch()
+    typer.echo(f"{folder.name} ends when the trials under way have; its front is printed where it runs")
+
+
+@app.command()
 def resume(
     job: JobArgument = None,
     trials: Annotated[int | None, typer.Option(help="A new budget of trials, those that ended included.")] = None,
@@ -337,6 +347,8 @@ def _show(result: Result) -> None:
         f"{figures['overhead_seconds_per_trial'] * 1000:.0f} ms of overhead each",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+    for line in words.saved_lines(figures):
+        console.print(line, highlight=False, soft_wrap=True)
     if not result.interrupted and result.target == result.job.target.label:
         _suggest(result, console)
 

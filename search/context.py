@@ -36,6 +36,7 @@ class TrialContext:
         seed: Of the search.
         share: Whether recipes that differ only in what branches off late are trained from a common parent.
         nursery: Keeps these parents; None where nothing is kept.
+        teaching_seconds: What it took to compute the teacher's outputs.
         sensitivity: What each knob does alone; None where it was not taken.
         earlier: Trials of an earlier search of the same model.
         preview: Whether candidates are measured before they are trained.
@@ -55,6 +56,7 @@ class TrialContext:
     share: bool = False
     nursery: Nursery | None = None
     preview: bool = False
+    teaching_seconds: float = 0.0
     sensitivity: Profile | None = None
     earlier: tuple[TrialRecord, ...] = ()
 

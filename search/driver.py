@@ -42,7 +42,7 @@ from paretrim.search.samplers import AUTO
 from paretrim.search.scheduler import HalvingScheduler
 from paretrim.search.searcher import StudySearcher
 from paretrim.search.store import JobFolder
-from paretrim.search.study import Study
+from paretrim.search.study import BEFORE, Study
 from paretrim.spaces.dimension import Choice
 from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.records import TrialRecord
@@ -118,7 +118,7 @@ def drive(
     folder.scratch.mkdir(exist_ok=True)
     before, started = float(study.noted("wall_seconds", 0.0)), time.monotonic()
     folder.stop.unlink(missing_ok=True)
-    spent_s = float(study.noted("glance_seconds", 0.0))
+    spent_s = float(study.noted(BEFORE, 0.0))
     purse = Purse(job.budget, study.objectives, job.bounds, folder.stop, spent_s, study.records)
     with _ray(job), _ahead(job, context, study) as ahead:
         searcher = StudySearcher(

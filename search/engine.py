@@ -15,6 +15,7 @@ from paretrim.search.context import TrialContext
 from paretrim.search.costs import with_costs
 from paretrim.search.driver import Backlog, drive
 from paretrim.search.job import Job
+from paretrim.search.longer import FINAL
 from paretrim.search.monitor import Monitor, Outline
 from paretrim.search.profile import glance
 from paretrim.search.profiles import Profiles
@@ -22,7 +23,7 @@ from paretrim.search.result import Result, artifact_of, objectives_of, open_resu
 from paretrim.search.space import Space
 from paretrim.search.station import StationPlan
 from paretrim.search.store import JobFolder, Store
-from paretrim.search.study import SCHEMA, Study
+from paretrim.search.study import BEFORE, SCHEMA, Study
 from paretrim.tracking.front import feasible
 from paretrim.tracking.mlflow_tracker import MlflowTracker
 from paretrim.tracking.records import TrialRecord
@@ -62,6 +63,7 @@ def start(job: Job, store: Store, monitor: Monitor) -> Result:
             study = _new_study(job, subject, store, folder)
             study.note("channel_ms", context.channel_ms)
             study.note("references", {each.name: each.reference_ms for each in context.stations})
+            study.note(BEFORE, context.teaching_seconds)
             context = _with_knowledge(job, subject, context, study, store, monitor)
             store.mark_started(folder)
             return _run(Search(job, subject, context, study, tracker, store, folder), monitor)
@@ -112,7 +114,7 @@ def _with_knowledge(
         since = time.monotonic()
         text = (_sensitivity(job, subject, store) or glance(context)).to_json()
         study.note("sensitivity", text)
-        study.note("glance_seconds", time.monotonic() - since)
+        study.note(BEFORE, float(study.noted(BEFORE, 0.0)) + time.monotonic() - since)
     return replace(context, sensitivity=Profile.from_json(text), earlier=earlier)
 
 
@@ -155,7 +157,12 @@ def _run(search: Search, monitor: Monitor) -> Result:
     backlog = _what_is_not_logged(search, monitor)
     objectives = objectives_of(job, search.subject.metric.maximize)
     outline = Outline(
-        search.folder.name, job.metric_name, objectives, job.bounds, job.budget.trials, job.budget.minutes
+        search.folder.name,
+        job.metric_name,
+        objectives,
+        job.bounds,
+        job.budget.trials + study.count(FINAL),
+        job.budget.minutes,
     )
     monitor.begin(outline, study.records())
     if study.noted("tested_after") is not None and len(study.records()) < job.budget.trials:

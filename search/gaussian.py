@@ -77,7 +77,8 @@ def _fitted(trend: Floats, knobs: Floats, target: Floats, scales: Scales) -> tup
     factor = np.linalg.cholesky(covariance)
     half = np.linalg.solve(factor, target)
     likelihood = float(-0.5 * half @ half - np.log(np.diag(factor)).sum())
-    return likelihood, scales, factor, np.linalg.solve(factor.T, half)
+    weights: Floats = np.linalg.solve(factor.T, half)
+    return likelihood, scales, np.asarray(factor, np.float64), weights
 
 
 def _covariance(trend: Floats, knobs: Floats, others: Floats, other_knobs: Floats, scales: Scales) -> Floats:

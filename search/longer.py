@@ -32,9 +32,10 @@ def finalists(
         settings: How many.
     """
     base = baseline_metrics(records)
-    known = {r.number: place(r, objectives, constraints, base) for r in records}
+    points = {r.number: place(r, objectives, constraints, base) for r in records}
+    known = {number: point for number, point in points.items() if point is not None}
     front = trial_front(records, objectives, constraints)
-    left = [r for r in front if r.kind not in (FINAL,) and r.epochs and known[r.number] is not None]
+    left = [r for r in front if r.kind != FINAL and r.epochs and r.number in known]
     chosen: list[TrialRecord] = []
     while left and len(chosen) < settings.points:
         best = max(left, key=lambda r: volume([known[each.number] for each in (*chosen, r)]))
@@ -53,7 +54,7 @@ def recipes(chosen: Sequence[TrialRecord], settings: Finals, seed: int) -> list[
     """
     found = []
     for record in chosen:
-        epochs = math.ceil(float(record.recipe[_EPOCHS] or 0) * settings.longer)  # type: ignore[arg-type]
+        epochs = math.ceil(Recipe.of(record.recipe).number(_EPOCHS) * settings.longer)
         for turn in range(settings.seeds):
             # No trial of the search has such a seed: theirs come from numbers below a million.
             own = seed * 1_000_003 + 500_000 + 1000 * turn + record.number % 1000

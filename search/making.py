@@ -24,7 +24,6 @@ class Making:
 
     Attributes:
         model: As it is now.
-        reused: What was not made anew, since an earlier trial had made it.
     """
 
     def __init__(self, context: TrialContext, lane: Lane, recipe: Recipe, schooling: Schooling, *, alone: bool) -> None:
@@ -33,7 +32,6 @@ class Making:
         self._phases = phases(recipe, techniques, context.seed) if context.share else None
         self._branching = [part for part in techniques if part.branches and self._phases is not None]
         self._trunk = [part for part in techniques if part not in self._branching]
-        self.reused: tuple[str, ...] = ()
         self.model = copy.deepcopy(context.model)
         if not any(p.requires_grad for p in self.model.parameters()):
             self.model.requires_grad_(True)
@@ -72,7 +70,7 @@ class Making:
         self._advance(grown, self._trunk, parent, 1.0)
         known = nursery.find(parent, grown)
         if known is not None:
-            self.model, self.reused = grown, (*self.reused, "parent")
+            self.model = grown
             yield from known
             return
         course: list[Epoch] = []

@@ -47,6 +47,9 @@ class Monitor(Protocol):
     def finished(self, record: TrialRecord) -> None:
         """A trial ended."""
 
+    def more(self, trials: int) -> None:
+        """So many trials come on top, or fewer than were meant when it is negative."""
+
     def say(self, text: str) -> None:
         """Something else worth a line happened."""
 
@@ -64,6 +67,9 @@ class Silence:
         """Show nothing."""
 
     def finished(self, record: TrialRecord) -> None:
+        """Show nothing."""
+
+    def more(self, trials: int) -> None:
         """Show nothing."""
 
     def say(self, text: str) -> None:

@@ -85,7 +85,7 @@ class Nursery:
         if own.keys() != tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
             return None
         model.load_state_dict(tensors)
-        return tuple(Epoch(**each) for each in json.loads(bytes(course.tolist())))
+        return tuple(replace(Epoch(**each), inherited=True) for each in json.loads(bytes(course.tolist())))
 
     def keep(self, parent: Recipe, model: nn.Module, course: Sequence[Epoch]) -> None:
         """Keep a trained parent."""

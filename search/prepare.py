@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -109,12 +110,15 @@ def prepare(
     wrong = [Problem(("constraints",), text) for text in impossible(job.bounds, {score.name: score.value}, shares)]
     if wrong:
         raise JobError(wrong, f"with the baseline's {score.name} of {score.value:.4f}, the job")
+    since = time.monotonic()
+    teacher = _teacher_outputs(subject, folder)
     return TrialContext(
         model=subject.model,
         splits=subject.splits.search,
         metric=subject.metric,
         space=subject.space,
-        teacher=_teacher_outputs(subject, folder),
+        teacher=teacher,
+        teaching_seconds=time.monotonic() - since,
         stations=stations,
         artifacts=folder.artifacts,
         folds=job.cross_validation or 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,13 @@ from paretrim.search.job import Job
 from paretrim.search.misses import why_empty
 from paretrim.search.picking import Asked, Field, Rule, pick
 from paretrim.search.store import JobFolder, Store
-from paretrim.search.study import SCHEMA, Study, notes_of
+from paretrim.search.study import BEFORE, SCHEMA, Study, notes_of
 from paretrim.tracking.front import Objective, baseline_metrics, hypervolume
 from paretrim.tracking.importance import Importance, importance
 from paretrim.tracking.progress import Step, progress, training_seconds
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.report import Report, Row, build, row_of
+from paretrim.tracking.savings import savings
 from paretrim.tracking.settled import Final, settled
 
 if TYPE_CHECKING:
@@ -251,7 +252,8 @@ class Result:
             "front_points": float(len(self.front)),
             "wall_seconds": wall,
             "trial_seconds": own,
-            "training_seconds": sum(training_seconds(r) for r in records),
+            "training_seconds": sum(training_seconds(r) for r in records) + float(self.study.noted(BEFORE, 0.0)),
+            **{name: float(count) for name, count in asdict(savings(records)).items()},
             "overhead_seconds_per_trial": max(0.0, wall - own / self.job.budget.parallel) / ended,
         }
 

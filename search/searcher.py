@@ -80,7 +80,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                 if self._under_way:
                     return None
                 if self.stopping or self.closing or not self._plan_last_phase():
-                    return Searcher.FINISHED
+                    return str(Searcher.FINISHED)
             if len(self._under_way) >= self._parallel:
                 return None
             asked = self._ahead.next()
@@ -104,7 +104,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._planned, self._enough = True, False
         self._ahead.recall(len(recipes))
         self._study.append(FINAL, recipes)
-        self._trials = self._study.ended + len(recipes)
+        total = self._study.ended + len(recipes)
+        self._monitor.more(total - self._trials)
+        self._trials = total
         return bool(recipes)
 
     def stop_searching(self) -> None:

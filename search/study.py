@@ -31,6 +31,8 @@ from paretrim.tracking.front import Objective, baseline_metrics
 from paretrim.tracking.records import TrialRecord
 
 SCHEMA = 2
+BEFORE = "training_seconds_before"
+"""The name of a note: the seconds of training before any trial, for the teacher's outputs and the sensitivity."""
 # A recipe that was under way at this many deaths of the driver is taken to be their cause.
 _MOST_ATTEMPTS = 3
 _KIND, _RECIPE, _RECORD, _ATTEMPTS = "paretrim:kind", "paretrim:recipe", "paretrim:record", "paretrim:attempts"

@@ -53,6 +53,10 @@ class LiveScreen:
         if record.state == "failed":
             self._console.print(Text(f"trial {record.number} failed: {_last_line(record.cause)}", style="yellow"))
 
+    def more(self, trials: int) -> None:
+        """Expect so many trials more."""
+        self._progress.more(trials)
+
     def say(self, text: str) -> None:
         """Print a line that stays."""
         self._console.print(text, style="dim", highlight=False, markup=False)
@@ -106,6 +110,10 @@ class PlainLines:
         self._print(
             f"trial {record.number} ({record.kind}) {self._ending(record)}; {_counts(self._progress)}; {_course(self._progress)}"
         )
+
+    def more(self, trials: int) -> None:
+        """Expect so many trials more."""
+        self._progress.more(trials)
 
     def say(self, text: str) -> None:
         """Print a line."""

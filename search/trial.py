@@ -101,7 +101,6 @@ class TrialRunner:
             seconds=seconds,
             epochs=tuple(epochs),
             preview=preview,
-            reused=making.reused,
         )
 
     def _preview(self, making: Making, recipe: Recipe) -> Preview:

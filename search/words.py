@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich import box
 from rich.table import Table
@@ -145,3 +145,16 @@ def _digits(value: float) -> str:
     if size >= 100:
         return f"{value:,.0f}"
     return f"{value:#.3g}" if 0 < size < 1 else "0" if size == 0 else f"{value:.{1 if size >= 10 else 2}f}"
+
+
+def saved_lines(figures: Mapping[str, float]) -> Iterator[str]:
+    """Yield what a search spared itself, where there is anything to tell."""
+    told = {
+        "never_trained": "candidates never trained",
+        "stopped_early": "trials stopped early",
+        "epochs_not_run": f"epochs not run ({figures['epochs_run']:.0f} were)",
+        "parents_shared": "trials that went on from another one's parent",
+    }
+    found = [f"{figures[name]:.0f} {text}" for name, text in told.items() if figures[name] > 0]
+    if found:
+        yield f"saved: {', '.join(found)}; {clock(figures['training_seconds'])} of training in all"

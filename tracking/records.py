@@ -25,11 +25,13 @@ class Epoch:
         loss: Mean training loss.
         score: The metric on validation, of the torch model; None where it was not taken.
         before: The same before any training, with the first epoch only.
+        inherited: Whether it was not run, since another trial had trained the same parent.
     """
 
     loss: float
     score: float | None = None
     before: float | None = None
+    inherited: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,6 @@ class TrialRecord:
         epochs: The course of its training.
         cause: Why it failed or was stopped.
         preview: What was measured before it was trained; None where nothing was.
-        reused: What was not made anew, since another trial had made it: ``parent``.
     """
 
     number: int
@@ -104,7 +105,6 @@ class TrialRecord:
     epochs: tuple[Epoch, ...] = ()
     cause: str = ""
     preview: Preview | None = None
-    reused: tuple[str, ...] = ()
 
     # JSON has no infinity: it is written as a word, and read back.
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
