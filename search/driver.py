@@ -165,6 +165,7 @@ def _guide(job: Job, context: TrialContext, study: Study) -> Guide | None:
         seed=job.seed,
         share=job.search.share,
         ends=job.sampler != AUTO,
+        parallel=job.budget.parallel,
     )
     return Guide(context.space, _terms(job, study), context.sensitivity, habits, context.earlier)
 

@@ -55,19 +55,21 @@ class Process:
         return expected, self.spread * np.sqrt(variance)
 
 
-def fit(trend: Floats, knobs: Floats, observed: Floats) -> Process:
+def fit(trend: Floats, knobs: Floats, observed: Floats, scales: Scales | None = None) -> Process:
     """Fit a process by the likelihood of its scales (Rasmussen and Williams, "Gaussian Processes", 2006, section 5.4).
 
     Args:
         trend: Summaries, shape ``(N, S)``; best near 0 with a spread near 1.
         knobs: Between 0 and 1, shape ``(N, D)``.
         observed: Shape ``(N,)``.
+        scales: Those of an earlier fit, to be kept; by default they are chosen.
     """
     mean, spread = float(observed.mean()), float(observed.std()) or 1.0
     target = (observed - mean) / spread
-    fits = (_fitted(trend, knobs, target, s) for s in itertools.product(_TREND, _LOCAL, _LENGTH, _NOISE))
-    _, scales, factor, weights = max(fits, key=lambda found: found[0])
-    return Process(trend, knobs, scales, factor, weights, mean, spread)
+    tried = [scales] if scales is not None else itertools.product(_TREND, _LOCAL, _LENGTH, _NOISE)
+    fits = (_fitted(trend, knobs, target, each) for each in tried)
+    _, chosen, factor, weights = max(fits, key=lambda found: found[0])
+    return Process(trend, knobs, chosen, factor, weights, mean, spread)
 
 
 def _fitted(trend: Floats, knobs: Floats, target: Floats, scales: Scales) -> tuple[float, Scales, Floats, Floats]:

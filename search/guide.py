@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +13,7 @@ import numpy.typing as npt
 
 from paretrim.search.encoding import Encoding, stack
 from paretrim.search.evolution import evolve
-from paretrim.search.judge import Terms
+from paretrim.search.judge import SEARCHED, Terms
 from paretrim.search.parents import phases
 from paretrim.search.prior import Prior
 from paretrim.search.space import Space
@@ -30,6 +33,8 @@ _ELITE, _SIBLINGS = 20, 60
 # What a recipe costs whose parent is trained already, beside one that begins from nothing.
 _SIBLING_COST = 0.6
 _LEAST_GAIN = 1e-7
+# Thinking may take this share of a worker's time; when even so many batches at once do not make it so, it is not worth it.
+_SHARE, _MOST_BATCHES, _RECENT = 0.2, 4, 20
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Habits:
         seed: Of what is random.
         share: Whether recipes that branch off from a common parent cost less.
         ends: Whether it has done its part when the first recipes are asked for.
+        parallel: Trials at the same time.
     """
 
     first: int
@@ -51,6 +57,34 @@ class Habits:
     seed: int = 0
     share: bool = True
     ends: bool = False
+    parallel: int = 1
+
+
+class Pace:
+    """How long a guide thinks, beside how long trials take.
+
+    Args:
+        parallel: Trials at the same time.
+    """
+
+    def __init__(self, parallel: int) -> None:
+        self._parallel = parallel
+        self._own_s = 0.0
+
+    def batches(self, records: Sequence[TrialRecord]) -> int:
+        """Return how many batches to think of at once, so that thinking takes a small share of the trials' time."""
+        recent = [sum(r.seconds.values()) for r in records[-_RECENT:] if r.kind == SEARCHED]
+        if not recent or not self._own_s:
+            return 1
+        between_s = float(np.mean(recent)) / self._parallel
+        return max(1, math.ceil(self._own_s / (_SHARE * max(between_s, 1e-6))))
+
+    @contextmanager
+    def clocked(self) -> Iterator[None]:
+        """Take the time of thinking."""
+        since = time.perf_counter()
+        yield
+        self._own_s = time.perf_counter() - since
 
 
 class Guide:
@@ -71,6 +105,7 @@ class Guide:
         self._encoding = Encoding(space.searched, space.constants)
         self._surrogate = Surrogate(terms, self._encoding, Prior(profile, self._encoding), habits.seed)
         self._waiting: list[Values] = []
+        self._pace = Pace(habits.parallel)
 
     def propose(
         self, records: Sequence[TrialRecord], under_way: Sequence[Recipe], known: Callable[[Recipe], bool]
@@ -84,26 +119,30 @@ class Guide:
         """
         if not self._encoding.dimensions or not baseline_metrics(records):
             return None
-        begun = sum(r.kind == "search" for r in records) + len(under_way)
-        if not self._waiting and self._has_turn(begun):
-            count = max(1, self._habits.first - begun) if begun < self._habits.first else self._habits.batch
-            self._waiting = self._batch(records, under_way, known, count)
+        begun = sum(r.kind == SEARCHED for r in records) + len(under_way)
+        if not self._waiting and self._has_turn(begun, records):
+            first = begun < self._habits.first
+            count = self._habits.first - begun if first else self._habits.batch * self._pace.batches(records)
+            with self._pace.clocked():
+                self._waiting = self._batch(records, under_way, known, count)
         return self._waiting.pop(0) if self._waiting else None
 
     def hope(self, records: Sequence[TrialRecord], recipe: Recipe, errors: float = 2.0) -> float | None:
         """Return the score that a recipe reaches at best, by what is predicted; None while that is not known."""
-        if sum(r.kind == "search" and r.complete for r in records) < 2 * len(self._terms.objectives):
+        if sum(r.kind == SEARCHED and r.complete for r in records) < 2 * len(self._terms.objectives):
             return None
-        self._surrogate.learn(self._all(records))
+        if not self._surrogate.ready:
+            return None
         guess = self._surrogate.predict([recipe.values])
         metric = next(o for o in self._terms.objectives if o.name == self._terms.metric)
         sign = 1.0 if metric.maximize else -1.0
         return float(guess.expected[metric.name][0] + sign * errors * guess.error[metric.name][0])
 
-    def _has_turn(self, begun: int) -> bool:
+    def _has_turn(self, begun: int, records: Sequence[TrialRecord]) -> bool:
         if begun < self._habits.first:
             return True
-        return not self._habits.ends and begun % self._habits.turns != 0
+        worth = self._pace.batches(records) <= _MOST_BATCHES
+        return worth and not self._habits.ends and begun % self._habits.turns != 0
 
     def _all(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
         return [*self._earlier, *records]
@@ -202,7 +241,7 @@ class Guide:
     def _costs(self, recipes: Sequence[Values], records: Sequence[TrialRecord]) -> list[float]:
         if not self._habits.share:
             return [1.0] * len(recipes)
-        grown = {self._parent(Recipe.of(r.recipe, r.seed)) for r in records if r.complete and r.kind == "search"}
+        grown = {self._parent(Recipe.of(r.recipe, r.seed)) for r in records if r.complete and r.kind == SEARCHED}
         return [_SIBLING_COST if self._parent(self._space.recipe(each, 0)) in grown else 1.0 for each in recipes]
 
     def _parent(self, recipe: Recipe) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from paretrim.search import gaussian
 from paretrim.search.encoding import Encoding, stack
-from paretrim.search.gaussian import Process
+from paretrim.search.gaussian import Process, Scales
 from paretrim.search.judge import Terms
 from paretrim.search.prior import Prior
 from paretrim.spaces.dimension import Value
@@ -23,7 +23,10 @@ Floats = npt.NDArray[np.float64]
 # Before so many searched trials have ended, guesses from the profile alone stand in for others.
 _FEW = 6
 _GUESSES = 12
-_MOST = 300
+# The latest trials say enough, and a fit takes the cube of their number.
+_MOST = 200
+# With so many trials, how far knobs reach is known: it is looked into again when they are half as many again.
+_SETTLED, _AGAIN = 30, 1.5
 _SUM_SCALE = 2.0
 
 
@@ -53,14 +56,16 @@ class Surrogate:
     def __init__(self, terms: Terms, encoding: Encoding, prior: Prior, seed: int) -> None:
         self._terms, self._encoding, self._prior, self._seed = terms, encoding, prior, seed
         self._processes: dict[str, Process] = {}
+        self._chosen_at: dict[str, int] = {}
 
     def learn(self, records: Sequence[TrialRecord]) -> None:
         """Fit to the trials that ended; those that stopped early say what they cost, and how they did at the time."""
         base = baseline_metrics(records)
         gains = _gains(records, self._terms.metric)
+        processes: dict[str, Process] = {}
         for objective in self._terms.objectives:
             name = objective.name
-            seen = [(r, v) for r in records if (v := self._observed(r, name, base, gains)) is not None][-_MOST:]
+            seen = [(r, v) for r in records[-_MOST:] if (v := self._observed(r, name, base, gains)) is not None]
             rows = [self._encoding.encode(r.recipe) for r, _ in seen]
             features = [self._encoding.features(r.recipe) for r, _ in seen]
             values = [v for _, v in seen]
@@ -68,7 +73,22 @@ class Surrogate:
                 more = self._guesses(name, base)
                 rows, features, values = [*rows, *more[0]], [*features, *more[1]], [*values, *more[2]]
             trend, knobs = self._inputs(stack(rows), stack(features))
-            self._processes[name] = gaussian.fit(trend, knobs, np.array(values))
+            processes[name] = gaussian.fit(trend, knobs, np.array(values), self._scales(name, len(values)))
+        # At once, since another thread may predict just now.
+        self._processes = processes
+
+    def _scales(self, name: str, count: int) -> Scales | None:
+        """Return the scales to keep for a fit to so many trials; None to choose them anew."""
+        last = self._chosen_at.get(name, 0)
+        if count >= _SETTLED and count < last * _AGAIN and name in self._processes:
+            return self._processes[name].scales
+        self._chosen_at[name] = count
+        return None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has learned anything yet."""
+        return bool(self._processes)
 
     def predict(self, recipes: Sequence[Mapping[str, Value]]) -> Guess:
         """Return what is expected of recipes."""
