@@ -27,29 +27,21 @@ from ray import tune
 from paretrim.errors import ParetrimError
 from paretrim.evaluators import cores
 from paretrim.evaluators.lane import Lane
-from paretrim.search import longer
+from paretrim.search import longer, strategy
 from paretrim.search.actor import TrialActor
 from paretrim.search.ahead import Ahead
 from paretrim.search.context import TrialContext
-from paretrim.search.guide import Guide, Habits
-from paretrim.search.halving import Halving
 from paretrim.search.job import Job
-from paretrim.search.judge import Judge, Lenient, Terms, Thrift
 from paretrim.search.longer import FINAL
 from paretrim.search.monitor import Monitor
 from paretrim.search.purse import Purse
-from paretrim.search.samplers import AUTO
 from paretrim.search.scheduler import HalvingScheduler
 from paretrim.search.searcher import StudySearcher
 from paretrim.search.store import JobFolder
 from paretrim.search.study import BEFORE, Study
-from paretrim.spaces.dimension import Choice
 from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.tracker import Tracker
-
-# Recipes that are asked for from the sensitivity alone; more would only repeat its errors.
-_FIRST = 3
 
 
 @dataclass
@@ -113,7 +105,7 @@ def drive(
         actor: Makes the trials.
     """
     study.use_sampler(job.budget.trials, job.sampler, job.budget.parallel)
-    guide = _guide(job, context, study)
+    guide = strategy.guide(job, context, study)
     study.follow(guide)
     folder.scratch.mkdir(exist_ok=True)
     before, started = float(study.noted("wall_seconds", 0.0)), time.monotonic()
@@ -130,7 +122,7 @@ def drive(
             scratch=folder.scratch,
             finished=lambda record: _account(record, study, backlog, before + time.monotonic() - started),
             monitor=monitor,
-            judge=_judge(job, context, study, guide),
+            judge=strategy.judge(job, context, study, guide),
             last_phase=lambda: _last_phase(job, study, monitor),
         )
         stopper = _Stopper(searcher, purse, monitor)
@@ -154,33 +146,6 @@ def _last_phase(job: Job, study: Study, monitor: Monitor) -> list[Recipe]:
         # Before they are queued: whatever dies in between, the search ends without them rather than with them twice.
         study.note("finalists", sorted({*before, *(record.number for record in fresh)}))
     return found
-
-
-def _guide(job: Job, context: TrialContext, study: Study) -> Guide | None:
-    if not job.search.warm_start:
-        return None
-    habits = Habits(
-        first=max(_FIRST, job.budget.parallel),
-        batch=job.budget.parallel,
-        seed=job.seed,
-        share=job.search.share,
-        ends=job.sampler != AUTO,
-        parallel=job.budget.parallel,
-    )
-    return Guide(context.space, _terms(job, study), context.sensitivity, habits, context.earlier)
-
-
-def _terms(job: Job, study: Study) -> Terms:
-    return Terms(job.metric_name, study.objectives, job.bounds)
-
-
-def _judge(job: Job, context: TrialContext, study: Study, guide: Guide | None) -> Judge:
-    if not job.search.preview:
-        return Lenient()
-    counts = next(d for d in context.space.dimensions if d.name == "recovery.epochs")
-    longest = max((v for v in counts.values if isinstance(v, int)), default=0) if isinstance(counts, Choice) else 0
-    halving = None if job.search.halving == "off" else Halving(longest, job.search.halving)
-    return Thrift(_terms(job, study), halving, study.records(), guide.hope if guide is not None else None)
 
 
 def _account(record: TrialRecord, study: Study, backlog: Backlog, wall_seconds: float) -> None:
