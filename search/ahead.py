@@ -51,19 +51,25 @@ class Ahead:
         self._thread: threading.Thread | None = None
         self._wish()
 
-    def next(self) -> Asked | None:
-        """Return a trial and count an attempt at it; None while none is ready.
+    def next(self, wait_s: float | None = 0.0) -> Asked | None:
+        """Return a trial and count an attempt at it; None when none is ready in time.
+
+        Args:
+            wait_s: How long to wait for one; None for as long as it takes.
 
         Raises:
             Exception: What asking raised, in whichever thread.
         """
+        if self._wish():
+            with self._changed:
+                self._changed.wait_for(self._settled, wait_s)
         with self._changed:
             if self._error is not None:
                 raise self._error
+            if not self._ready and self._thread is not None:
+                return None
             found = self._ready.popleft() if self._ready else None
         if found is None:
-            if self._wish():
-                return None
             found = self._study.prepare(self._space)
         self._study.hand_out(found.number)
         self._wish()
@@ -107,6 +113,9 @@ class Ahead:
                 self._thread.start()
             return self._thread is not None
 
+    def _settled(self) -> bool:
+        return bool(self._ready) or self._thread is None
+
     def _wanted(self) -> bool:
         return not self._closing and len(self._ready) < self._depth() and self._study.known < self._trials
 
@@ -120,9 +129,11 @@ class Ahead:
             except BaseException as error:  # noqa: BLE001 - it is raised where the next trial is asked for
                 with self._changed:
                     self._error, self._thread = error, None
+                    self._changed.notify_all()
                 return
             with self._changed:
                 self._ready.append(asked)
+                self._changed.notify_all()
                 if not self._wanted():
                     self._thread = None
                     return

@@ -20,6 +20,8 @@ from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.records import BASELINE, TrialRecord
 
 _TOP_FRAMES = 12
+# How long Tune's loop, in which other trials' epochs are seen, waits for the sampler.
+_PATIENCE_S = 0.5
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]
@@ -83,7 +85,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                     return str(Searcher.FINISHED)
             if len(self._under_way) >= self._parallel:
                 return None
-            asked = self._ahead.next()
+            # Without a trial to go on with Tune ends the worker's process, and sleeps when no other is at work.
+            asked = self._ahead.next(_PATIENCE_S if self._under_way else None)
             if asked is None:
                 return None
             cause = self._study.cause_of_too_many_attempts(asked.number)
