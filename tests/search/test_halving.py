@@ -65,7 +65,7 @@ def brute_force(entries: Sequence[RungEntry]) -> dict[int, tuple[float, int]]:
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(_rungs, st.randoms(use_true_random=False))
 def test_order_is_that_of_a_brute_force_sort(
     given: list[tuple[tuple[float, ...], float]], chance: random.Random
@@ -80,7 +80,7 @@ def test_order_is_that_of_a_brute_force_sort(
     assert [standing(trial, shuffled)[0] for trial in ordered] == [*range(1, len(entries) + 1)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(1, 4).flatmap(lambda m: st.lists(st.tuples(*[st.floats(-5, 5)] * m), min_size=1, max_size=20)))
 def test_spread_begins_with_the_best_in_each_and_goes_on_with_the_farthest(points: list[tuple[float, ...]]) -> None:
     values = np.array(points)
@@ -143,25 +143,14 @@ def test_between_the_rungs_and_at_the_last_epoch_all_go_on() -> None:
             assert halving.judge(RungEntry(trial, epoch, (float(trial),))) == Verdict()
 
 
-def test_the_best_in_an_objective_goes_on_where_the_quota_has_no_place_for_it() -> None:
-    halving = Halving(longest=9, reduction=5)
-    for trial in range(4):
-        halving.record(RungEntry(trial, 1, (float(trial), float(trial), 1.0)))
-    # Of five, one goes on; but no single one is best in all objectives.
-    assert halving.judge(RungEntry(4, 1, (9.0, 9.0, 0.0))).goes_on
-    assert halving.judge(RungEntry(5, 1, (9.0, 9.0, 0.5))).goes_on is False
-    # As good as the best that is there already is not enough.
-    assert halving.judge(RungEntry(6, 1, (9.0, 9.0, 0.0))).goes_on is False
-
-
-def test_no_dominated_trial_goes_on_where_one_of_the_front_is_stopped() -> None:
+def test_none_of_the_first_rank_is_stopped_and_no_other_beyond_the_quota_goes_on() -> None:
     chance = random.Random(0)
-    for _ in range(50):
+    for _ in range(20):
         rung = [RungEntry(i, 1, tuple(chance.choice((0.0, 1.0, 2.0, 3.0)) for _ in range(3))) for i in range(30)]
-        on = {e.trial: _alone(rung, e).goes_on for e in rung}
+        on = {e.trial for e in rung if _alone(rung, e).goes_on}
         front = {e.trial for e in rung if not any(dominates(other, e) for other in rung)}
-        if not all(on[trial] for trial in front):
-            assert not any(on[e.trial] for e in rung if e.trial not in front)
+        assert front <= on
+        assert len(on) == max(10, len(front))
 
 
 def test_when_none_meets_the_constraints_those_that_come_nearest_go_on() -> None:
@@ -317,9 +306,9 @@ def test_better_candidates_are_promoted(name: str) -> None:
         precisions.append(len(recorded.front.intersection(done.kept)) / len(done.kept))
         epochs.append(sum(done.ran.values()) / recorded.epochs)
 
-    # Half of the epochs or fewer find nearly all that training everything finds, and more than as many trials that
+    # Less than half of the epochs find nearly all that training everything finds, and more than as many trials that
     # were left over by chance; those of the final front are among them more often.
-    assert np.mean(epochs) < 0.51
+    assert np.mean(epochs) < 0.5
     assert np.mean(shares) > 0.97 * (whole - none)
     assert np.mean(shares) > np.mean(at_random)
     assert np.mean(precisions) > 1.3 * len(recorded.front) / len(recorded.numbers)
@@ -333,7 +322,7 @@ def test_the_order_comes_nearer_to_the_final_one_from_rung_to_rung() -> None:
         now = order([curve.entry(epoch) for curve in recorded.curves])
         distances.append(np.mean([abs(now.index(n) - last.index(n)) for n in recorded.numbers]))
     # Of an order by chance, the mean distance is a third of their number.
-    assert len(recorded.numbers) / 3 > distances[0] > distances[1] > distances[2]
+    assert len(recorded.numbers) / 3 > distances[0] > distances[1]
 
 
 def test_a_replay_is_the_same_each_time() -> None:
