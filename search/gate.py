@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from paretrim.tracking.constraints import Constraint
+from paretrim.tracking.constraints import Constraint, hard
 from paretrim.tracking.front import Objective, baseline_metrics, trial_front
 from paretrim.tracking.records import Preview, TrialRecord
 
@@ -23,7 +23,7 @@ class Gate:
     Attributes:
         metric: Name of the job's metric.
         objectives: What is optimized.
-        constraints: What a candidate must meet.
+        constraints: What a candidate must meet; soft ones stop none.
     """
 
     metric: str
@@ -42,7 +42,7 @@ class Gate:
         if not base:
             return ""
         floor = best_case(preview, records, self.objectives)
-        for each in self.constraints:
+        for each in hard(self.constraints):
             if each.upper and each.metric in floor and not each.met(floor, base):
                 return (
                     f"not trained: {each.metric} is {preview.metrics[each.metric]:.6g} and would be {floor[each.metric]:.6g} "

@@ -20,6 +20,7 @@ from paretrim.search.space import Space
 from paretrim.search.surrogate import Guess, Surrogate
 from paretrim.spaces.dimension import Value
 from paretrim.spaces.recipe import Recipe
+from paretrim.tracking.constraints import misses
 from paretrim.tracking.front import baseline_metrics, feasible, normalized, trial_front, volume
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.sensitivity import Profile
@@ -33,6 +34,9 @@ _ELITE, _SIBLINGS = 20, 60
 # What a recipe costs whose parent is trained already, beside one that begins from nothing.
 _SIBLING_COST = 0.6
 _LEAST_GAIN = 1e-7
+# To miss a soft constraint is as bad as this share of breaking a hard one; missed by a tenth of its bound, a point must
+# add twice as much to be chosen.
+_SOFTLY, _DEARER = 0.05, 10.0
 # Thinking may take this share of a worker's time; when even so many batches at once do not make it so, it is not worth it.
 _SHARE, _MOST_BATCHES, _RECENT = 0.2, 4, 20
 
@@ -183,7 +187,7 @@ class Guide:
         for each in self._terms.constraints:
             if each.metric in found:
                 over = [max(0.0, each.excess({each.metric: float(v)}, base)) for v in found[each.metric]]
-                broken += np.array(over)
+                broken += np.array(over) * (_SOFTLY if each.soft else 1.0)
         spans = np.maximum(values.max(axis=0) - values.min(axis=0), 1e-12)
         aims: Floats = values + 10.0 * spans * broken[:, None]
         return aims
@@ -208,8 +212,11 @@ class Guide:
         taken = [
             self._point(r.metrics, base) for r in trial_front(records, self._terms.objectives, self._terms.constraints)
         ]
-        taken += self._points([dict(r.items) for r in under_way], base)
-        points, costs = self._points(recipes, base), self._costs(recipes, records)
+        taken += self._points(self._foreseen([dict(r.items) for r in under_way], base), base)
+        foreseen = self._foreseen(recipes, base)
+        points = self._points(foreseen, base)
+        missed = [sum(misses(self._terms.constraints, each, base).values()) for each in foreseen]
+        costs = [cost * (1.0 + _DEARER * m) for cost, m in zip(self._costs(recipes, records), missed, strict=True)]
         chosen: list[Values] = []
         left = list(range(len(recipes)))
         for _ in range(count):
@@ -223,12 +230,15 @@ class Guide:
             left.remove(best)
         return chosen
 
-    def _points(self, recipes: Sequence[Mapping[str, Value]], base: Mapping[str, float]) -> list[Floats]:
+    def _foreseen(self, recipes: Sequence[Mapping[str, Value]], base: Mapping[str, float]) -> list[Mapping[str, float]]:
         if not recipes:
             return []
         found = self._hoped(self._surrogate.predict(recipes), base)
-        metrics = [{name: float(values[i]) for name, values in found.items()} for i in range(len(recipes))]
-        limits = [c for c in self._terms.constraints if c.metric in found]
+        return [{name: float(values[i]) for name, values in found.items()} for i in range(len(recipes))]
+
+    def _points(self, metrics: Sequence[Mapping[str, float]], base: Mapping[str, float]) -> list[Floats]:
+        names = {o.name for o in self._terms.objectives}
+        limits = [c for c in self._terms.constraints if c.metric in names]
         # What is expected to break a constraint adds nothing.
         return [
             self._point(each, base) if feasible(each, limits, base) else np.full(len(self._terms.objectives), 2.0)

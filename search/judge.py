@@ -11,7 +11,7 @@ from paretrim.search.candidate import Candidate
 from paretrim.search.gate import Gate
 from paretrim.search.halving import Halving, RungEntry
 from paretrim.spaces.recipe import Recipe
-from paretrim.tracking.constraints import Constraint
+from paretrim.tracking.constraints import Constraint, hard
 from paretrim.tracking.front import Objective, baseline_metrics
 from paretrim.tracking.records import Epoch, Preview, TrialRecord
 
@@ -123,5 +123,5 @@ class Thrift:
         # A score that is no number is worst: halving takes care of it.
         known = {**preview.metrics, metric: math.nan if score is None else score}
         values = tuple(o.box(known[o.name]) for o in self._terms.objectives if o.name in known)
-        broken = [c.excess(known, base) for c in self._terms.constraints if c.metric in preview.metrics]
+        broken = [c.excess(known, base) for c in hard(self._terms.constraints) if c.metric in preview.metrics]
         return RungEntry(number, len(epochs), values, sum(max(0.0, excess) for excess in broken))

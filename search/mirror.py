@@ -27,6 +27,8 @@ from paretrim.spaces.dimension import Value
 _STOPPED = 1e9
 # Evolutionary samplers count trials by generations; those that they did not sample are parents of the first.
 _FIRST_GENERATION = {"NSGAIISampler:generation": 0, "NSGAIIISampler:generation": 0}
+# A trial that misses a soft constraint by a tenth of its bound looks a fiftieth worse in all objectives.
+_PREFERENCE = 0.2
 # The history may grow by this share before it is cut back to its length.
 _SLACK = 0.25
 
@@ -37,11 +39,13 @@ class Ending:
 
     Attributes:
         values: Of the objectives; None for a trial that was stopped early.
-        excesses: By how much each constraint is broken, as a share of its bound.
+        excesses: By how much each hard constraint is broken, as a share of its bound.
+        missed: By how much soft constraints are missed in sum, as shares of their bounds.
     """
 
     values: tuple[float, ...] | None
     excesses: tuple[float, ...] = ()
+    missed: float = 0.0
 
 
 class Mirror:
@@ -109,7 +113,7 @@ class Mirror:
                 self._cut(self.history)
 
     def _finished(self, params: dict[str, Any], attributes: dict[str, Any], ending: Ending) -> FrozenTrial:
-        values = None if ending.values is None else list(ending.values)
+        values = None if ending.values is None else _as_seen(ending.values, ending.missed, self._directions)
         # A sampler takes those that were stopped for better than those that break a constraint, unless they break more.
         excesses = ending.excesses if values is not None else (*ending.excesses[:-1], _STOPPED)
         attributes |= {f"constraints:c{i}": _finite(excess) for i, excess in enumerate(excesses)}
@@ -158,6 +162,16 @@ def _best(values: Sequence[Sequence[float] | None], directions: Sequence[StudyDi
     points = np.array([values[at] for at in there], dtype=np.float64) * signs
     ranks = moocore.pareto_rank(points) if there else np.zeros(0)
     return [there[at] for at in np.argsort(ranks, kind="stable")]
+
+
+def _as_seen(values: Sequence[float], missed: float, directions: Sequence[StudyDirection]) -> list[float]:
+    """Return the values of a trial that misses soft constraints, all a little worse, so that it is liked a little less.
+
+    To samplers every constraint is hard: what breaks it is worse than all that does not, which a soft one does not mean.
+    """
+    share = _PREFERENCE * min(1.0, missed)
+    away = [-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions]
+    return [value + sign * share * abs(value) for value, sign in zip(values, away, strict=True)]
 
 
 def _finite(excess: float) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from paretrim.tracking.constraints import Constraint
-from paretrim.tracking.front import binding, nearest_misses
+from paretrim.tracking.nearmisses import Miss, binding, nearest_misses
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.report import Report
 from paretrim.tracking.settled import crowded
@@ -24,12 +25,21 @@ def why_empty(report: Report, records: Sequence[TrialRecord], bounds: Sequence[C
         )
     constraint, excess = bound
     reference = {**report.baseline.validation, **report.baseline.metrics}
-    lines = [
+    least = f"missed by {excess:.1%} at the least" if math.isfinite(excess) else "which was measured of no trial"
+    head = (
         f"no trial meets all constraints; the one that binds is '{constraint.text}' "
         f"(that is {constraint.metric} {'<=' if constraint.upper else '>='} {constraint.limit(reference):.6g}), "
-        f"missed by {excess:.1%} at the least. Nearest misses:"
+        f"{least}. Nearest misses:"
+    )
+    return "\n".join([head, *(_line(miss) for miss in nearest_misses(records, bounds))])
+
+
+def _line(miss: Miss) -> str:
+    found = [
+        f"{c.metric} {miss.values[c.metric]:.6g} (by {excess:.1%})"
+        if c.metric in miss.values
+        else f"{c.metric} unknown"
+        for c, excess in miss.broken
     ]
-    for miss in nearest_misses(records, bounds):
-        broken = ", ".join(f"{c.metric} {miss.record.metrics[c.metric]:.6g} (by {x:.1%})" for c, x in miss.broken)
-        lines.append(f"  trial {miss.record.number} ({miss.record.kind}): {broken}")
-    return "\n".join(lines)
+    when = "" if miss.record.complete else ", not trained, measured as it was before"
+    return f"  trial {miss.record.number} ({miss.record.kind}{when}): {', '.join(found)}"

@@ -1,6 +1,7 @@
 """The rules that choose a point of a front: by validation scores and measurements only.
 
-- ``cheapest``: the smallest of one metric among the points that meet a condition.
+- ``cheapest``: the smallest of one metric among the points that meet a condition; where none is given, the metric within
+  one point, and of those points the ones that meet the job's soft constraints, if any do.
 - ``knee``: from where a gain in one objective costs most in the others; see tracking/knee.py.
 - ``nearest``: to a wished point. Only what falls short of the wish counts, as in goal programming (Charnes and Cooper,
   "Management Models and Industrial Applications of Linear Programming", 1961): what is better than wished is no fault.
@@ -126,7 +127,7 @@ def pick(asked: Asked, field: Field) -> Row:
     """
     rule = asked.checked()
     if rule == "cheapest":
-        return _cheapest(asked.minimize or "latency_ms", asked.where or field.within_a_point(), field)
+        return _cheapest(asked.minimize or "latency_ms", asked.where, field)
     rows = _points(field) if asked.where is None else _meeting(asked.where, field)
     if rule == "nearest":
         return _nearest(asked.wish or {}, rows, field)
@@ -135,9 +136,13 @@ def pick(asked: Asked, field: Field) -> Row:
     return _knee(rows, field)
 
 
-def _cheapest(wanted: str, where: str, field: Field) -> Row:
+def _cheapest(wanted: str, where: str | None, field: Field) -> Row:
     _known(wanted, field)
-    return min(_meeting(where, field), key=lambda row: values_of(row)[wanted])
+    rows = _meeting(where or field.within_a_point(), field)
+    if where is None:
+        # Nobody said what matters more than what the job prefers.
+        rows = [row for row in rows if not row.misses] or rows
+    return min(rows, key=lambda row: values_of(row)[wanted])
 
 
 def _knee(rows: Sequence[Row], field: Field) -> Row:
@@ -223,6 +228,8 @@ def _points(field: Field) -> Sequence[Row]:
 
 def _meeting(where: str, field: Field) -> Sequence[Row]:
     condition, base = constraints.parse(where), field.base
+    if condition.soft:
+        raise UsageError(f"the condition '{where}' is to be met by the point that is picked; leave 'prefer' out")
     _known(condition.metric, field, f" in '{condition.text}'")
     rows = _points(field)
     fit = [row for row in rows if condition.met(values_of(row), base)]

@@ -166,7 +166,10 @@ class Result:
     def why_empty(self) -> str:
         """Say which constraint binds, by how much, and the nearest misses; empty when something is feasible."""
         report = self.report
-        return "" if report is None else why_empty(report, self.records, self.job.bounds)
+        # What is measured before training is so on the first target only.
+        main = self.target == self.job.target.label
+        records = self.records if main else [replace(each, preview=None) for each in self.records]
+        return "" if report is None else why_empty(report, records, self.job.bounds)
 
     def pick(
         self,

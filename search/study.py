@@ -26,7 +26,7 @@ from paretrim.search.samplers import AUTO
 from paretrim.search.space import Space
 from paretrim.spaces.dimension import Value
 from paretrim.spaces.recipe import Recipe
-from paretrim.tracking.constraints import Constraint
+from paretrim.tracking.constraints import Constraint, hard, misses
 from paretrim.tracking.front import Objective, baseline_metrics
 from paretrim.tracking.records import TrialRecord
 
@@ -92,7 +92,7 @@ class Study:
         url: Database of the studies.
         name: Name of the search.
         objectives: What is optimized.
-        constraints: What a point must meet.
+        constraints: What a point must meet, or should where they are soft.
         seed: Of the sampler.
         create: Whether the study is new.
 
@@ -157,14 +157,38 @@ class Study:
         for kind, recipe in anchors.items():
             self._queue_up({_KIND: kind, _RECIPE: recipe.to_json()})
 
-    def append(self, kind: str, recipes: Sequence[Recipe]) -> None:
-        """Queue recipes as they are, with their seeds, before all else, as trials of a kind of their own."""
+    def append(self, kind: str, recipes: Sequence[Recipe]) -> int:
+        """Queue recipes as they are, with their seeds, before all else, as trials of a kind of their own.
+
+        Those that the study has already are not queued again, so that a queue that was cut short can be completed.
+
+        Returns:
+            How many were queued.
+        """
         with self._lock:
-            queue = self._adopt()
-            before = len(queue)
-            for recipe in recipes:
-                self._queue_up({_KIND: kind, _RECIPE: recipe.to_json()})
-            queue[:] = [*queue[before:], *queue[:before]]
+            self._adopt()
+            had = self._of_kind(kind)
+            fresh = [text for text in (recipe.to_json() for recipe in recipes) if text not in had]
+            for text in fresh:
+                self._queue_up({_KIND: kind, _RECIPE: text})
+            self.put_first(kind)
+            return len(fresh)
+
+    def put_first(self, kind: str) -> None:
+        """Hand out those trials of a kind that wait before all others."""
+        with self._lock:
+            self._adopt().sort(key=lambda number: self._open[number].attributes.get(_KIND) != kind)
+
+    def left(self, kind: str) -> int:
+        """Return how many trials of a kind did not end yet."""
+        with self._lock:
+            self._adopt()
+            return sum(trial.attributes.get(_KIND) == kind for trial in self._open.values())
+
+    def _of_kind(self, kind: str) -> set[str]:
+        """Return the recipes of all trials of a kind."""
+        ended = {Recipe.of(r.recipe, r.seed).to_json() for r in self._done.values() if r.kind == kind}
+        return ended | {t.attributes[_RECIPE] for t in self._open.values() if t.attributes.get(_KIND) == kind}
 
     def count(self, kind: str) -> int:
         """Return how many trials of a kind there are, those that did not end yet included."""
@@ -368,9 +392,11 @@ class Study:
         values = tuple(metrics.get(o.name, math.nan) for o in self._objectives) if record.complete else None
         if record.state == "failed" or (values is not None and any(map(math.isnan, values))):
             return None
+        limits, base = hard(self._constraints), self._base or metrics
         if values is None:
-            return Ending(None, (0.0,) * len(self._constraints))
-        return Ending(values, tuple(c.excess(metrics, self._base or metrics) for c in self._constraints))
+            return Ending(None, (0.0,) * len(limits))
+        missed = sum(misses(self._constraints, metrics, base).values())
+        return Ending(values, tuple(c.excess(metrics, base) for c in limits), missed)
 
     def _recipes_under_way(self) -> dict[int, Recipe]:
         waiting = set(self._queue or ())

@@ -41,6 +41,8 @@ def _pairs(text: str, baseline: Mapping[str, float]) -> list[tuple[str, float]]:
             if not sign:
                 raise UsageError("")
             bound = constraints.parse(f"{name.strip()} <= {value.strip()}")
+            if bound.soft:
+                raise UsageError("")
         except UsageError:
             raise UsageError(
                 f"cannot read the wish '{part.strip()}'; allowed: METRIC=NUMBER, METRIC=NUMBER% of baseline, METRIC=baseline "

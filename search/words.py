@@ -66,8 +66,12 @@ def front_table(report: Report, *, most: int | None = None, test: bool = True) -
     for cost in costs:
         table.add_column(f"{heading(cost)}\n(ratio)", justify="right")
     rows = [row for row in report.front if row.trial != report.baseline.trial]
+    missing = any(row.misses for row in (report.baseline, *rows))
+    if missing:
+        table.add_column("misses")
     for row in (report.baseline, *rows[:most]):
-        table.add_row(*_cells(row, report, costs, test), style="bold" if row is report.baseline else "")
+        cells = _cells(row, report, costs, test) + ([row.missed] if missing else [])
+        table.add_row(*cells, style="bold" if row is report.baseline else "")
     if most is not None and len(rows) > most:
         table.caption = f"and {len(rows) - most} more"
     return table

@@ -1,17 +1,21 @@
-"""Constraints such as ``accuracy >= baseline - 0.01`` or ``latency_ms <= 50% of baseline``."""
+"""Constraints such as ``accuracy >= baseline - 0.01`` or, softly, ``prefer latency_ms <= 50% of baseline``.
+
+A hard bound is never given up: what breaks it is no point of the front, and is not trained where that can be told before.
+A soft one steers: of two recipes of equal use the one that meets it is tried first, and no point is lost by missing it.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from paretrim.errors import UsageError
 
 _NUMBER = r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?"
 _FORM = re.compile(
-    rf"^\s*(?P<metric>[A-Za-z_]\w*)\s*(?P<sense><=|>=|<|>)\s*(?:"
+    rf"^\s*(?:(?P<soft>prefer)\s+)?(?P<metric>[A-Za-z_]\w*)\s*(?P<sense><=|>=|<|>)\s*(?:"
     rf"(?P<percent>{_NUMBER})\s*%\s*(?:of\s+)?baseline"
     rf"|(?P<factor>{_NUMBER})\s*\*\s*baseline"
     rf"|baseline(?:\s*(?P<sign>[-+*/])\s*(?P<offset>{_NUMBER})(?P<relative>\s*%)?)?"
@@ -20,7 +24,7 @@ _FORM = re.compile(
 )
 ALLOWED = (
     "METRIC <= NUMBER, METRIC >= baseline - NUMBER, METRIC <= NUMBER% of baseline, METRIC <= NUMBER * baseline, "
-    "METRIC >= baseline - NUMBER%"
+    "METRIC >= baseline - NUMBER%, prefer METRIC <= NUMBER"
 )
 
 
@@ -34,6 +38,7 @@ class Constraint:
         upper: Whether it bounds from above.
         factor: Multiplies the baseline's value; zero for an absolute bound.
         offset: Added to it.
+        soft: Whether it only steers: missing it costs a point nothing but preference.
     """
 
     text: str
@@ -41,6 +46,7 @@ class Constraint:
     upper: bool
     factor: float
     offset: float
+    soft: bool = False
 
     def limit(self, baseline: Mapping[str, float]) -> float:
         """Return the bound as a number."""
@@ -71,7 +77,29 @@ def parse(text: str) -> Constraint:
     factor, offset = _bound(match)
     if not (math.isfinite(factor) and math.isfinite(offset)):
         raise UsageError(f"the constraint '{text}' has a number that is too large")
-    return Constraint(text.strip(), match["metric"], match["sense"].startswith("<"), factor, offset)
+    return Constraint(text.strip(), match["metric"], match["sense"].startswith("<"), factor, offset, bool(match["soft"]))
+
+
+def hard(constraints: Iterable[Constraint]) -> tuple[Constraint, ...]:
+    """Return those that nothing may break."""
+    return tuple(each for each in constraints if not each.soft)
+
+
+def misses(
+    constraints: Iterable[Constraint], metrics: Mapping[str, float], baseline: Mapping[str, float]
+) -> dict[str, float]:
+    """Return by how much soft bounds are missed, as a share of each bound, by metric; those that are met are left out.
+
+    Args:
+        constraints: Soft and hard ones, of which the hard ones are left out.
+        metrics: What is known of a point; bounds on what is not are left out.
+        baseline: The baseline's measurements.
+    """
+    found: dict[str, float] = {}
+    for each in constraints:
+        if each.soft and each.metric in metrics and not each.met(metrics, baseline):
+            found[each.metric] = max(found.get(each.metric, 0.0), each.excess(metrics, baseline))
+    return found
 
 
 def _bound(match: re.Match[str]) -> tuple[float, float]:  # noqa: PLR0911 - one for each form

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paretrim.tracking.constraints import Constraint
+from paretrim.tracking.constraints import Constraint, hard
 from paretrim.tracking.records import BASELINE, TrialRecord
 from paretrim.tracking.settled import crowded
 
@@ -60,8 +60,8 @@ def front(points: Sequence[Metrics], objectives: Sequence[Objective]) -> list[in
 
 
 def feasible(metrics: Metrics, constraints: Sequence[Constraint], baseline: Metrics) -> bool:
-    """Tell whether a point meets all constraints."""
-    return all(constraint.met(metrics, baseline) for constraint in constraints)
+    """Tell whether a point meets all constraints but the soft ones, which take nothing off the front."""
+    return all(constraint.met(metrics, baseline) for constraint in hard(constraints))
 
 
 def trial_front(
@@ -152,43 +152,3 @@ def normalized(objective: Objective, value: float, base: float) -> float:
         return value / (2 * base) if base > 0 else float(value > base)
     reach = SCORE_RANGE * max(1.0, abs(base))
     return (base + reach - value) / (2 * reach)
-
-
-@dataclass(frozen=True)
-class Miss:
-    """A trial that breaks constraints, and by how much.
-
-    Attributes:
-        record: The trial.
-        broken: (constraint, excess as a share of the bound), the worst first.
-    """
-
-    record: TrialRecord
-    broken: tuple[tuple[Constraint, float], ...]
-
-
-def nearest_misses(records: Sequence[TrialRecord], constraints: Sequence[Constraint], count: int = 3) -> list[Miss]:
-    """Return the complete trials that come nearest to meeting the constraints without meeting them."""
-    base = baseline_metrics(records)
-    misses = []
-    for record in records:
-        if not record.complete:
-            continue
-        broken = [(c, c.excess(record.metrics, base)) for c in constraints if not c.met(record.metrics, base)]
-        if broken:
-            misses.append(Miss(record, tuple(sorted(broken, key=lambda item: -item[1]))))
-    return sorted(misses, key=lambda miss: miss.broken[0][1])[:count]
-
-
-def binding(records: Sequence[TrialRecord], constraints: Sequence[Constraint]) -> tuple[Constraint, float] | None:
-    """Return the constraint that binds: the one whose best trial comes least near, and by how much it fails.
-
-    Constraints that some trials meet, but never together, bind as the one that the nearest miss breaks most.
-    """
-    base = baseline_metrics(records)
-    done = [r for r in records if r.complete]
-    if not done or any(feasible(r.metrics, constraints, base) for r in done):
-        return None
-    least = [(c, min(c.excess(r.metrics, base) for r in done)) for c in constraints]
-    worst = max(least, key=lambda item: item[1])
-    return worst if worst[1] > 0 else nearest_misses(records, constraints, 1)[0].broken[0]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from paretrim.tracking.constraints import Constraint
+from paretrim.tracking.constraints import Constraint, misses
 from paretrim.tracking.front import Objective, baseline_metrics, trial_front
 from paretrim.tracking.knee import knee
 from paretrim.tracking.records import BASELINE, TrialRecord, Value
@@ -37,6 +37,7 @@ class Row:
         sha256: Hash of the artifact.
         interval: The 95% intervals of those of `validation` and `metrics` that have one.
         ties: By objective, the other points of the front that it is not told apart from.
+        misses: By how much it misses soft constraints, as a share of each bound, by metric; empty when it meets them.
     """
 
     trial: int
@@ -49,6 +50,12 @@ class Row:
     sha256: str
     interval: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     ties: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    misses: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def missed(self) -> str:
+        """What it misses, in words: ``latency_ms by 12%``."""
+        return ", ".join(f"{name} by {_percent(share)}" for name, share in self.misses.items())
 
     def to_plain(self) -> dict[str, Any]:
         """Return the promised shape."""
@@ -61,6 +68,7 @@ class Row:
             "ratio": dict(self.ratio),
             "interval": {name: list(ends) for name, ends in self.interval.items()},
             "ties": {name: list(others) for name, others in self.ties.items()},
+            "misses": dict(self.misses),
         }
 
 
@@ -116,6 +124,7 @@ class Report:
             **row.metrics,
             **{f"{name}_ratio": value for name, value in row.ratio.items()},
             **row.recipe,
+            "misses": row.missed,
             "sha256": row.sha256,
         }
 
@@ -136,7 +145,7 @@ def build(
         metric: Name of the job's metric.
         records: All trials that ended.
         objectives: What is optimized.
-        constraints: What a point must meet.
+        constraints: What a point must meet, or should where they are soft.
         test_scores: The metric on held-out data by artifact hash.
         alike: By objective, the pairs of artifacts whose scores were compared and not told apart.
     """
@@ -146,7 +155,8 @@ def build(
     reference = baseline_metrics(records)
 
     def row(record: TrialRecord) -> Row:
-        return row_of(record, metric, reference, test_scores)
+        missed = misses(constraints, record.metrics, reference)
+        return replace(row_of(record, metric, reference, test_scores), misses=missed)
 
     chosen = trial_front(records, objectives, constraints)
     ties = ties_of(chosen, objectives, alike or {})
@@ -182,6 +192,10 @@ def row_of(record: TrialRecord, metric: str, base: Mapping[str, float], test_sco
             if m.low is not None and m.high is not None and m.name in (metric, *compared)
         },
     )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}" if share >= 0.01 else "less than 1%"
 
 
 def _ratio(name: str, measured: Mapping[str, float], base: Mapping[str, float], kind: str) -> float | None:

@@ -11,13 +11,12 @@ from paretrim.tracking.constraints import parse
 from paretrim.tracking.front import (
     Objective,
     baseline_metrics,
-    binding,
     feasible,
     front,
     hypervolume,
-    nearest_misses,
     trial_front,
 )
+from paretrim.tracking.nearmisses import binding, nearest_misses
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.settled import CROWDED, crowded
 from paretrim.tracking.testing import OBJECTIVES, sample_record

@@ -16,7 +16,7 @@ from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.report import Report, Row, build, row_of
 from paretrim.tracking.testing import OBJECTIVES, sample_record
 
-ROW_KEYS = ["trial", "recipe", "validation", "test", "metrics", "ratio", "interval", "ties"]
+ROW_KEYS = ["trial", "recipe", "validation", "test", "metrics", "ratio", "interval", "ties", "misses"]
 # Measured beside the four objectives in a real search.
 EXTRA = {
     "accuracy_torch": 0.91,
