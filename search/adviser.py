@@ -146,6 +146,10 @@ class Adviser:
         """Return how many trials to ask for ahead."""
         return self._pace().depth(self._chosen())
 
+    def asking_s(self) -> float:
+        """Return how many seconds the next ask is going to take."""
+        return self._pace().asking_s(self._chosen())
+
     def advise(self, space: Space) -> Advice:
         """Return what to try next, and not what was tried already if there is anything else.
 

@@ -14,6 +14,7 @@ from paretrim.search.space import Space
 from paretrim.search.study import Asked, Study
 
 _CLOSING_S = 60.0
+_QUICK_S = 0.5
 
 
 class Ahead:
@@ -28,7 +29,7 @@ class Ahead:
         space: What is searched.
         depth: Most trials to keep ready; 0 never asks ahead.
         trials: Trials to end in all: no more are asked for.
-        working: Entered while the thread asks, which then makes room for measurements on its cores.
+        working: Entered while the thread asks for long, which then makes room for measurements on its cores.
     """
 
     def __init__(
@@ -75,12 +76,16 @@ class Ahead:
         self._wish()
         return found
 
-    def recall(self, more: int) -> None:
-        """Give back to the study what is ready, and ask for so many trials more than before."""
+    def recall(self) -> None:
+        """Give back to the study what is ready."""
         with self._changed:
             while self._ready:
                 self._study.put_back(self._ready.pop().number)
-            self._trials += more
+
+    def expect(self, trials: int) -> None:
+        """Ask until so many trials end in all."""
+        with self._changed:
+            self._trials = trials
 
     def close(self) -> None:
         """Ask for no more, and give back to the study what is ready."""
@@ -113,6 +118,10 @@ class Ahead:
                 self._thread.start()
             return self._thread is not None
 
+    def _room(self) -> AbstractContextManager[None]:
+        """Return what to enter for an ask: a quick one disturbs a measurement less than waiting for it costs."""
+        return self._working() if self._study.asking_s() > _QUICK_S else nullcontext()
+
     def _settled(self) -> bool:
         return bool(self._ready) or self._thread is None
 
@@ -124,7 +133,7 @@ class Ahead:
         torch.set_num_threads(1)
         while True:
             try:
-                with self._working():
+                with self._room():
                     asked = self._study.prepare(self._space)
             except BaseException as error:  # noqa: BLE001 - it is raised where the next trial is asked for
                 with self._changed:

@@ -106,17 +106,18 @@ class Pace:
     def chosen(self) -> str:
         """Return the sampler that suits: the Gaussian process where workers need not wait for it, else TPE."""
         long = (self.trial_s or 0.0) >= _LEAST_TRIAL_S
-        fast = self._ask_s(GP) <= self.between_s
+        fast = self.asking_s(GP) <= self.between_s
         return GP if long and fast and self.completed <= _MOST_FOR_GP else TPE
 
     def depth(self, name: str) -> int:
         """Return how many trials to ask for ahead: none where asking is quick, since what is asked later knows more."""
-        asking = self._ask_s(name)
+        asking = self.asking_s(name)
         if asking <= _WORTH_WAITING * self.between_s:
             return 0
         return 1 if 2 * asking <= self.between_s else self.parallel
 
-    def _ask_s(self, name: str) -> float:
+    def asking_s(self, name: str) -> float:
+        """Return how many seconds an ask of a sampler takes."""
         seconds = self.asks_s.get(name, ())
         return median(seconds[-_RECENT:]) if seconds else (_GP_ASK_S if name == GP else _TPE_ASK_S)
 

@@ -298,6 +298,11 @@ class Study:
         with self._lock:
             return self._adviser.depth()
 
+    def asking_s(self) -> float:
+        """Return how many seconds the next ask is going to take, as far as that is known."""
+        with self._lock:
+            return self._adviser.asking_s()
+
     def asks(self) -> dict[str, int]:
         """Return how often each sampler was asked, the random start left out."""
         with self._lock:
