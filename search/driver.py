@@ -39,9 +39,11 @@ from paretrim.search.scheduler import HalvingScheduler
 from paretrim.search.searcher import StudySearcher
 from paretrim.search.store import JobFolder
 from paretrim.search.study import BEFORE, Study
-from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.tracker import Tracker
+
+# The name of a note: the finalists of the last phase, and after how many trials they were chosen.
+_FINALISTS = "finalists"
 
 
 @dataclass
@@ -112,11 +114,13 @@ def drive(
     folder.stop.unlink(missing_ok=True)
     spent_s = float(study.noted(BEFORE, 0.0))
     purse = Purse(job.budget, study.objectives, job.bounds, folder.stop, spent_s, study.records)
-    with _ray(job), _ahead(job, context, study) as ahead:
+    study.put_first(FINAL)
+    trials = job.budget.trials + study.count(FINAL)
+    with _ray(job), _ahead(job, context, study, trials) as ahead:
         searcher = StudySearcher(
             study,
             ahead,
-            trials=job.budget.trials + study.count(FINAL),
+            trials=trials,
             parallel=job.budget.parallel,
             limit_s=job.budget.trial_minutes * 60,
             scratch=folder.scratch,
@@ -131,21 +135,25 @@ def drive(
         return Outcome(stopper.interrupted, purse.why_over() or purse.why_enough(), searcher.fatal)
 
 
-def _last_phase(job: Job, study: Study, monitor: Monitor) -> list[Recipe]:
-    """Return the finalists' recipes, without those of points that had their last phase already."""
-    records, before = study.records(), set(study.noted("finalists", []))
-    chosen = longer.finalists(records, study.objectives, job.bounds, job.search.finals)
-    fresh = [record for record in chosen if record.number not in before]
-    found = longer.recipes(fresh, job.search.finals, job.seed)
-    if found:
-        names = ", ".join(str(record.number) for record in fresh)
+def _last_phase(job: Job, study: Study, monitor: Monitor) -> None:
+    """Queue the finalists' trials that are not in the study yet.
+
+    The finalists are chosen once for all trials that the search has when it comes to its end, and noted; whatever dies
+    after that, the trials are the same again, and those that the study lacks are queued.
+    """
+    records, settings = study.records(), job.search.finals
+    searched, known = sum(record.kind != FINAL for record in records), {record.number: record for record in records}
+    noted: dict[str, Any] = study.noted(_FINALISTS, {"after": 0, "numbers": []})
+    numbers = list(noted["numbers"])
+    if noted["after"] != searched:
+        best = longer.finalists(records, study.objectives, job.bounds, settings)
+        numbers += [record.number for record in best if record.number not in numbers]
+        study.note(_FINALISTS, {"after": searched, "numbers": numbers})
+    if study.append(FINAL, longer.recipes([known[number] for number in numbers], settings, job.seed)):
+        names = ", ".join(str(number) for number in numbers[len(noted["numbers"]) :] or numbers)
         monitor.say(
-            f"training the points of trials {names} {job.search.finals.longer:g} times as long, "
-            f"from {job.search.finals.seeds} seeds each"
+            f"training the points of trials {names} {settings.longer:g} times as long, from {settings.seeds} seeds each"
         )
-        # Before they are queued: whatever dies in between, the search ends without them rather than with them twice.
-        study.note("finalists", sorted({*before, *(record.number for record in fresh)}))
-    return found
 
 
 def _account(record: TrialRecord, study: Study, backlog: Backlog, wall_seconds: float) -> None:
@@ -154,10 +162,10 @@ def _account(record: TrialRecord, study: Study, backlog: Backlog, wall_seconds: 
     study.note("wall_seconds", wall_seconds)
 
 
-def _ahead(job: Job, context: TrialContext, study: Study) -> Ahead:
+def _ahead(job: Job, context: TrialContext, study: Study, trials: int) -> Ahead:
     plan = cores.plan(cores.usable(), job.budget.parallel, context.stations[0].address.settings.threads)
     lane = Lane(yielding=not plan.spare)
-    return Ahead(study, context.space, job.budget.parallel, job.budget.trials, lane.working)
+    return Ahead(study, context.space, job.budget.parallel, trials, lane.working)
 
 
 def _tune(

@@ -16,7 +16,6 @@ from paretrim.search.longer import FINAL
 from paretrim.search.monitor import Monitor
 from paretrim.search.news import News
 from paretrim.search.study import Study
-from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.records import BASELINE, TrialRecord
 
 _TOP_FRAMES = 12
@@ -37,7 +36,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         finished: Called with the record of each trial that ended.
         monitor: Shown what goes on.
         judge: Tells which trials shall stop early.
-        last_phase: Returns the recipes that are trained longer in the end, when all other trials have ended.
+        last_phase: Queues those trials of the last phase that the study lacks; called when all others have ended.
 
     Attributes:
         closing: Set when no more trials shall be started.
@@ -57,7 +56,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         finished: Callable[[TrialRecord], None],
         monitor: Monitor,
         judge: Judge,
-        last_phase: Callable[[], list[Recipe]] = list,
+        last_phase: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(metric=None, mode=None)
         self._study = study
@@ -102,15 +101,17 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return self.stopping or self.closing or self._enough or started >= self._trials
 
     def _plan_last_phase(self) -> bool:
-        """Queue the finalists' trials, once; tell whether there are any."""
-        recipes = [] if self._planned else self._last_phase()
+        """Queue the finalists' trials, once; tell whether there are any left to make."""
+        self._ahead.recall()
+        if not self._planned:
+            self._last_phase()
         self._planned, self._enough = True, False
-        self._ahead.recall(len(recipes))
-        self._study.append(FINAL, recipes)
-        total = self._study.ended + len(recipes)
+        left = self._study.left(FINAL)
+        total = self._study.ended + left
+        self._ahead.expect(total)
         self._monitor.more(total - self._trials)
         self._trials = total
-        return bool(recipes)
+        return left > 0
 
     def stop_searching(self) -> None:
         """Start no more trials but those of the last phase."""
