@@ -121,7 +121,7 @@ class Strategy(_Section):
     """
 
     preview: bool = True
-    halving: Annotated[int, Field(ge=2, le=10)] | Literal["off"] = 2
+    halving: Annotated[int, Field(ge=2, le=10)] | Literal["off"] = 3
     warm_start: bool = True
     share: bool = True
     finals: Finals = Finals()
