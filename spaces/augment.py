@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from paretrim.errors import UsageError, UserCodeError
 
-AugmentName = Literal["flip", "shift", "crop", "rotate", "brightness"]
+AugmentName = Literal["flip", "nudge", "shift", "crop", "rotate", "brightness"]
 AUGMENTS: tuple[AugmentName, ...] = get_args(AugmentName)
 
 STRENGTHS = {"none": 0.0, "light": 0.5, "full": 1.0}
@@ -90,10 +90,11 @@ def augmented(images: torch.Tensor, names: Sequence[str], generator: torch.Gener
     """Return images that are augmented each in a way of its own.
 
     Args:
-        images: Shape ``(N, C, H, W)``, of floats. What comes in from outside is 0.
-        names: ``flip`` half of them left to right; ``shift`` by whole pixels, up to an eighth of a side; ``crop`` a part
-            of at least three quarters of a side and enlarge it; ``rotate`` by up to 15 degrees; ``brightness``: multiply
-            by 0.8 to 1.2.
+        images: Shape ``(N, C, H, W)``, of floats. What comes in from outside repeats the edge, since 0 may stand for any
+            colour in data that is normalized.
+        names: ``flip`` half of them left to right; ``nudge`` by a pixel at most; ``shift`` by whole pixels, up to an
+            eighth of a side; ``crop`` a part of at least three quarters of a side and enlarge it; ``rotate`` by up to 15
+            degrees; ``brightness``: multiply by 0.8 to 1.2.
         generator: Source of all that is random, on the CPU.
     """
     turned, count = images, len(images)
@@ -101,7 +102,7 @@ def augmented(images: torch.Tensor, names: Sequence[str], generator: torch.Gener
         grid = functional.affine_grid(
             _placements(images, names, generator).to(images), list(images.shape), align_corners=False
         )
-        turned = functional.grid_sample(images, grid, align_corners=False)
+        turned = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     if "brightness" in names:
         factors = 1.0 + _BRIGHTNESS * _signed(count, generator)
         turned = turned * factors.to(images).view(-1, 1, 1, 1)
@@ -139,11 +140,11 @@ def _placements(images: torch.Tensor, names: Sequence[str], generator: torch.Gen
     if "crop" in names:
         scale = _CROP + (1.0 - _CROP) * torch.rand(count, generator=generator)
         moved = moved + (1.0 - scale)[:, None] * _signed((count, 2), generator)
-    if "shift" in names:
-        # A whole number of pixels leaves what is moved as sharp as it was; the image is 2 wide.
-        sides = torch.tensor([width, height])
-        most = (sides * _SHIFT).clamp_min(1.0)
-        moved = moved + (_signed((count, 2), generator) * (most + 0.49)).round() * 2.0 / sides
+    sides = torch.tensor([width, height])
+    for name, most in (("nudge", torch.ones(2)), ("shift", (sides * _SHIFT).clamp_min(1.0))):
+        if name in names:
+            # A whole number of pixels leaves what is moved as sharp as it was; the image is 2 wide.
+            moved = moved + (_signed((count, 2), generator) * (most + 0.49)).round() * 2.0 / sides
     if "rotate" in names:
         angle = math.radians(_DEGREES) * _signed(count, generator)
     cos, sin = scale * angle.cos(), scale * angle.sin()

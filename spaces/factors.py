@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +58,26 @@ def factorized(layer: nn.Module, energy: float, thrift: Thrift) -> nn.Sequential
     if not thrift.pays(rank, tuple(weight.shape)):
         return None
     return _pair(layer, right[:rank], left[:, :rank])
+
+
+def soothe(factors: Sequence[nn.Module]) -> None:
+    """Scale down the gradients of two factors in training, so that their product moves no further than one matrix would.
+
+    A step along the gradients G of a product's factors moves it by the learning rate times ``B Bᵀ G + G Aᵀ A``, up to the
+    sum of their squared spectral norms times as far as the same step would move a single matrix. With momentum, rates
+    that suit the layer let its factors diverge. Optimizers that divide by the size of gradients take no notice.
+
+    Args:
+        factors: The layers; nothing is done unless they are two.
+    """
+    if len(factors) != 2:
+        return
+    weights = [factor.get_parameter("weight") for factor in factors]
+    further = sum(float(torch.linalg.matrix_norm(each.detach().flatten(1), 2)) ** 2 for each in weights)
+    if further > 1.0:
+        for weight in weights:
+            if weight.requires_grad:
+                weight.register_hook(lambda gradient: gradient / further)
 
 
 def rank_of(values: torch.Tensor, energy: float) -> int:

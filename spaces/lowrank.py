@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from paretrim.errors import TrialError
-from paretrim.spaces.anatomy import Anatomy, Layer
+from paretrim.spaces.anatomy import Anatomy, Layer, parts_of
 from paretrim.spaces.dimension import Dimension
-from paretrim.spaces.factors import Thrift, factorized
+from paretrim.spaces.factors import Thrift, factorized, soothe
 from paretrim.spaces.grid import stepped
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.schooling import Schooling
@@ -97,6 +97,11 @@ class LowRank(Technique):
                 changed += [layer.name for layer in layers if self._factorize(model, layer, energy, anatomy)]
         if changed:
             _try(model, anatomy, changed)
+
+    def attach(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
+        """Let the factors learn no faster than the layer that they stand for would."""
+        for layer in anatomy.layers:
+            soothe([model.get_submodule(part) for part in parts_of(model, layer.name)])
 
     def _factorize(self, model: nn.Module, layer: Layer, energy: float, anatomy: Anatomy) -> bool:
         """Factorize a layer where that can be done and saves enough; tell whether it was."""

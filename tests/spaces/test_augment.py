@@ -52,23 +52,26 @@ def test_flips_mirror_some_images_and_leave_the_others() -> None:
     assert 0 < sum(mirrored) < len(IMAGES)
 
 
-def test_shifts_are_by_whole_pixels_and_bring_in_zeros() -> None:
-    changed = augmented(IMAGES, ["shift"], generator())
+@pytest.mark.parametrize(("name", "reach"), [("nudge", 1), ("shift", 2)])
+def test_shifts_are_by_whole_pixels_and_repeat_the_edge(name: str, reach: int) -> None:
+    changed = augmented(IMAGES, [name], generator())
     moves = set()
     for old, new in zip(IMAGES, changed, strict=True):
-        shown = {
-            (x, y)
-            for x in range(-2, 3)
-            for y in range(-2, 3)
-            if torch.allclose(inside(old, x, y), inside(new, -x, -y), atol=1e-4)
-        }
+        shown = {(x, y) for x in range(-2, 3) for y in range(-2, 3) if torch.allclose(moved(old, x, y), new, atol=1e-4)}
         assert len(shown) == 1
         moves |= shown
     assert len(moves) > 4
+    assert max(abs(steps) for move in moves for steps in move) == reach
 
 
-def inside(image: torch.Tensor, x: int, y: int) -> torch.Tensor:
-    return image[:, max(0, y) : 16 + min(0, y), max(0, x) : 16 + min(0, x)]
+def moved(image: torch.Tensor, x: int, y: int) -> torch.Tensor:
+    rows, columns = (torch.arange(16) + y).clamp(0, 15), (torch.arange(16) + x).clamp(0, 15)
+    return image[:, rows][:, :, columns]
+
+
+def test_a_background_that_is_not_zero_stays_when_images_move() -> None:
+    plain = torch.full((8, 1, 16, 16), -0.42)
+    assert torch.allclose(augmented(plain, ["nudge", "shift", "crop", "rotate"], generator()), plain, atol=1e-6)
 
 
 def test_a_turn_keeps_the_middle_and_its_shape_where_sides_differ() -> None:
@@ -125,5 +128,5 @@ def test_mistakes_of_the_users_function_are_told(name: str, told: str) -> None:
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(UsageError, match="unknown augmentation 'blur'; allowed: flip, shift"):
+    with pytest.raises(UsageError, match="unknown augmentation 'blur'; allowed: flip, nudge, shift"):
         Augmentation("flip+blur", 1.0, 0)

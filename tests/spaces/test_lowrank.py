@@ -24,7 +24,7 @@ from paretrim.evaluators.splits import Split
 from paretrim.evaluators.target import LoweringRequest, TargetSettings
 from paretrim.spaces.anatomy import dissect, parts_of
 from paretrim.spaces.dimension import Range
-from paretrim.spaces.factors import Thrift, factorized, rank_of
+from paretrim.spaces.factors import Thrift, factorized, rank_of, soothe
 from paretrim.spaces.lowrank import LowRank, LowRankOptions
 from paretrim.spaces.pruning import PruningOptions, StructuredPruning
 from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
@@ -206,6 +206,52 @@ class TestLayers:
         assert model.get_parameter("2.0.weight").shape == (8, 32)
         assert model.get_parameter("2.1.weight").shape == (64, 8)
         assert model(torch.zeros(2, 64)).shape == (2, 5)
+
+
+class TestTraining:
+    def stepped(self, scale: float, attached: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return by how much one step of training moves a layer, and by how much its factors' product."""
+        torch.manual_seed(0)
+        whole = nn.Linear(32, 32, bias=False)
+        whole.weight.data = of_rank(3, 32, 32) * scale
+        inputs, wanted = torch.randn(64, 32), torch.randn(64, 32)
+        pair = factorized(whole, 0.999, ANY)
+        assert pair is not None
+        if attached:
+            soothe(list(pair))
+        moves = []
+        for model in (whole, pair):
+            before = weight_of(model)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+            torch.autograd.backward(functional.mse_loss(model(inputs), wanted))
+            optimizer.step()
+            moves.append(weight_of(model) - before)
+        return moves[0], moves[1]
+
+    @pytest.mark.parametrize("scale", [0.5, 3.0, 30.0])
+    def test_the_product_moves_no_further_than_the_layer_would(self, scale: float) -> None:
+        whole, product = self.stepped(scale, attached=True)
+        assert float(product.norm()) <= 1.02 * float(whole.norm())
+        further = self.stepped(scale, attached=False)[1]
+        assert float(further.norm()) > 2 * float(product.norm())
+
+    def test_small_factors_are_left_alone(self) -> None:
+        slow, plain = (self.stepped(0.01, attached=attached)[1] for attached in (True, False))
+        assert torch.equal(slow, plain)
+
+    def test_only_factors_are_held_back(self) -> None:
+        model = nn.Sequential(thin(nn.Linear(64, 64)), nn.Linear(64, 64), nn.Linear(64, 5))
+        example = torch.randn(2, 64)
+        factors = compressed(model, {"0": 0.9}, example)
+        LowRank(LowRankOptions()).attach(factors, Recipe.of({}), dissect(model, example), small_schooling())
+        held = {name for name, parameter in factors.named_parameters() if parameter._backward_hooks}
+        assert held == {"0.0.weight", "0.1.weight"}
+
+
+def weight_of(model: nn.Module) -> torch.Tensor:
+    """Return the matrix that a layer, or a pair of factors, multiplies with."""
+    parts = [part.weight.detach().clone() for part in model] if isinstance(model, nn.Sequential) else [model.weight]
+    return (parts[1] @ parts[0] if len(parts) == 2 else parts[0]).detach().clone()  # type: ignore[no-any-return]
 
 
 class Tied(nn.Module):

@@ -179,6 +179,29 @@ class TestFamilies:
         grid.train()(weight_of(seed=1) ** 3)
         assert not torch.equal(grid.get_buffer("centroids"), before)
 
+    def test_the_values_of_a_codebook_move_at_every_eighth_step(self) -> None:
+        grid = make("codebook", 3, weight_of(), False, seed=0).train()
+        moved = []
+        for step in range(17):
+            before = grid.get_buffer("centroids").clone()
+            grid(weight_of(seed=step) ** 3)
+            moved.append(not torch.equal(grid.get_buffer("centroids"), before))
+        assert [step for step, each in enumerate(moved) if each] == [0, 8, 16]
+
+    def test_each_weight_gets_the_nearest_value_of_a_codebook(self) -> None:
+        weight = weight_of()
+        grid = make("codebook", 4, weight, True, seed=0).eval()
+        codes = torch.round(grid.get_buffer("centroids") * 127)
+        ends = (weight.abs().max() / 127 * codes).to(weight.dtype)
+        nearest = (weight.flatten()[:, None] - ends).abs().min(dim=1).values
+        assert torch.allclose((grid(weight) - weight).abs().flatten(), nearest, atol=1e-6)
+
+    def test_a_weight_that_is_not_a_number_reaches_the_loss(self) -> None:
+        weight = weight_of()
+        grid = make("codebook", 4, weight, False, seed=0).train()
+        weight[0] = torch.nan
+        assert bool(torch.isnan(grid(weight)).any())
+
     def test_noise_rounds_about_half_of_the_weights_and_others_each_time(self) -> None:
         weight = weight_of()
         grid = make("noise", 2, weight, False, seed=0).train()
@@ -263,7 +286,7 @@ class TestKnobs:
         assert names_of(Abilities(), **asked) == []
         assert names_of(Abilities(integers=GRIDS), activations=["unsigned", "signed"]) == []
         assert names_of(ABLE, **asked) == ["activations", "calibration"]
-        assert names_of(ABLE, weight_bits=[16, "none"], families=FAMILIES) == []
+        assert names_of(ABLE, weight_bits=[16, "none"]) == []
 
     def test_the_int8_of_every_table_stays_plain(self, anatomy: Anatomy) -> None:
         technique = WeightQuantization(QuantizationOptions(families=("lsq",), training=("post",)))
