@@ -250,8 +250,8 @@ class TestTraining:
 
 def weight_of(model: nn.Module) -> torch.Tensor:
     """Return the matrix that a layer, or a pair of factors, multiplies with."""
-    parts = [part.weight.detach().clone() for part in model] if isinstance(model, nn.Sequential) else [model.weight]
-    return (parts[1] @ parts[0] if len(parts) == 2 else parts[0]).detach().clone()  # type: ignore[no-any-return]
+    parts = [part.get_parameter("weight").detach().clone() for part in model.modules() if isinstance(part, nn.Linear)]
+    return parts[1] @ parts[0] if len(parts) == 2 else parts[0]
 
 
 class Tied(nn.Module):
