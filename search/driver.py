@@ -186,7 +186,10 @@ def _tune(
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
         tune_config=tune.TuneConfig(
-            search_alg=searcher, scheduler=HalvingScheduler(searcher.judge), num_samples=-1, reuse_actors=True
+            search_alg=searcher,
+            scheduler=HalvingScheduler(searcher.judge, job.budget.parallel),
+            num_samples=-1,
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name="tune",

@@ -20,13 +20,16 @@ class HalvingScheduler(TrialScheduler):  # type: ignore[misc]
 
     Args:
         judge: Asked after each step of a trial but its last, before the next one begins.
+        workers: Processes to keep between two trials. Tune by itself keeps one: of two trials that end before the next
+            one is there, the second one's process would end with it, and a fresh one takes seconds.
     """
 
     # Results that wait in a buffer would be epochs that were run before their trial could be stopped.
     _supports_buffered_results = False
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, workers: int = 0) -> None:
         super().__init__()
+        self._workers = workers
         self._judge = judge
         self._live: dict[str, Trial] = {}
 
@@ -39,8 +42,12 @@ class HalvingScheduler(TrialScheduler):  # type: ignore[misc]
         """Return the first trial that waits, or None; it looks at the live ones, since all of them become thousands."""
         return next((trial for trial in self._live.values() if trial.status == Trial.PENDING), None)
 
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:  # noqa: ARG002 - as above
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Take up a new trial, or one whose machine was lost."""
+        if self._workers:
+            # Tune has no public way to say so.
+            tune_controller._actor_cache.increase_max(trial.placement_group_factory, self._workers)
+            self._workers = 0
         self._live[trial.trial_id] = trial
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:  # noqa: ARG002 - as above
