@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 
 LIMIT_BYTES = 2 << 30
 _SUFFIX = ".kept"
+_DIGEST = 32
 
 
 def key(*parts: str) -> str:
@@ -24,7 +26,8 @@ class Cache:
     """Files by the hash of all that goes into them; the ones used longest ago go first when it is full.
 
     A file appears whole or not at all, also when a process is killed, so that any number of processes may share a folder.
-    Nothing depends on it: what cannot be kept, for want of space or rights, is made again.
+    Each begins with the hash of its content: one that was cut or changed is as good as none. Nothing depends on it: what
+    cannot be kept, for want of space or rights, is made again.
 
     Attributes:
         root: The folder.
@@ -38,21 +41,26 @@ class Cache:
         """Return what is kept under a name, or None."""
         path = self._path(name)
         try:
-            data = path.read_bytes()
-            os.utime(path)  # it was used just now
+            kept = path.read_bytes()
         except OSError:
             return None
+        digest, data = kept[:_DIGEST], kept[_DIGEST:]
+        if hashlib.sha256(data).digest() != digest:
+            return None
+        with suppress(OSError):  # a folder that may only be read is of use too
+            os.utime(path)  # it was used just now
         return data
 
     def put(self, name: str, data: bytes) -> None:
         """Keep something; in the place of what was kept under that name."""
-        if len(data) > self.limit_bytes:
+        if len(data) + _DIGEST > self.limit_bytes:
             return
         path = self._path(name)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
+        # No number of a process: several machines may share the folder.
+        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(data)
+            partial.write_bytes(hashlib.sha256(data).digest() + data)
             partial.replace(path)
             self._shrink()
         except OSError:

@@ -39,6 +39,10 @@ class Encoding:
         """Return what distances between recipes are taken in: numbers as they are, choices among words one for each."""
         return np.concatenate([_features(each, values.get(each.name, each.neutral)) for each in self.dimensions])
 
+    def covers(self, values: Mapping[str, Value]) -> bool:
+        """Tell whether each knob's value is one that is searched, as a neutral value need not be."""
+        return all(values[d.name] in d.values for d in self.dimensions if isinstance(d, Choice) and d.name in values)
+
     def decode(self, row: Floats) -> dict[str, Value]:
         """Return the recipe of some knobs between 0 and 1, without those that do not exist with the others."""
         found = {each.name: _value(each, float(at)) for each, at in zip(self.dimensions, row, strict=True)}
@@ -77,14 +81,16 @@ def _position(dimension: Dimension, value: Value) -> float:
         return (place + 0.5) / len(dimension.values)
     levels = _levels(dimension)
     if levels is not None and dimension.step is not None:
-        return (round((_number(value) - dimension.low) / dimension.step) + 0.5) / levels
-    return float(np.clip(_share(dimension, value), 0.0, 1.0))
+        place = round((_number(value) - dimension.low) / dimension.step)
+        return (min(levels - 1, max(0, place)) + 0.5) / levels
+    return _share(dimension, value)
 
 
 def _share(dimension: Range, value: Value) -> float:
-    number = _number(value)
+    # A neutral value may lie outside, and 0 has no logarithm.
+    number = min(dimension.high, max(dimension.low, _number(value)))
     if dimension.log:
-        return math.log(number / dimension.low) / math.log(dimension.high / dimension.low)
+        return math.log(number / dimension.low) / (math.log(dimension.high / dimension.low) or 1.0)
     return (number - dimension.low) / ((dimension.high - dimension.low) or 1.0)
 
 

@@ -65,7 +65,8 @@ def _room(values: Floats, ranks: npt.NDArray[np.int64]) -> Floats:
         members = np.flatnonzero(ranks == rank)
         for column in values[members].T:
             order = np.argsort(column, kind="stable")
-            span = float(column[order[-1]] - column[order[0]]) or 1.0
             room[members[order[[0, -1]]]] = np.inf
-            room[members[order[1:-1]]] += (column[order[2:]] - column[order[:-2]]) / span
+            span = float(np.ptp(column)) if np.isfinite(column).all() else 0.0
+            if span > 0.0:
+                room[members[order[1:-1]]] += (column[order[2:]] - column[order[:-2]]) / span
     return room

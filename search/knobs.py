@@ -38,8 +38,7 @@ def from_sampled(dimension: Dimension, value: Value) -> Value:
         return value
     _, short = _grid(dimension, dimension.step)
     number = _number(value)
-    if short == dimension.step:
-        return number
+    # To the bit what the guide makes of the same place, or the two would not know each other's recipes.
     return min(dimension.high, dimension.low + round((number - dimension.low) / short) * dimension.step)
 
 

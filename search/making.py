@@ -61,10 +61,10 @@ class Making:
         return self.model
 
     def _raise_parent(self, parent: Recipe, seconds: dict[str, float]) -> Iterator[Epoch]:
-        nursery = None if self._alone else self._context.nursery
-        if nursery is None:
+        if self._alone or self._context.nursery is None:
             yield from self._train(self._trunk, [], parent, seconds)
             return
+        nursery = self._context.nursery.where(self._schooling.channel_ms)
         grown = copy.deepcopy(self.model)
         self._attach(grown, self._trunk, parent)
         self._advance(grown, self._trunk, parent, 1.0)

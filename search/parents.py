@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -68,6 +68,17 @@ class Nursery:
 
     cache: Cache
     subject: str
+
+    def where(self, costs: Mapping[str, float]) -> Nursery:
+        """Return the nursery of the parents that are trained as this process would train them now.
+
+        Sums of floats depend on the threads and on the processor, and learned sparsity on measured costs.
+
+        Args:
+            costs: What a channel of each group costs, as `Schooling.channel_ms`.
+        """
+        made = f"{torch.get_num_threads()} {torch.backends.cpu.get_cpu_capability()} {sorted(costs.items())}"
+        return replace(self, subject=f"{self.subject} {made}")
 
     def find(self, parent: Recipe, model: nn.Module) -> tuple[Epoch, ...] | None:
         """Give a model the weights of its trained parent, and return the course of that training; None if there is none.

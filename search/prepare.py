@@ -7,7 +7,6 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -131,9 +130,13 @@ def prepare(
 
 
 def _identity(job: Job, subject: Subject) -> str:
-    """Return all that training depends on beside a recipe."""
+    """Return all that training, and the scores in its course, depend on beside a recipe."""
     prints = dict(sorted(subject.fingerprints.items()))
-    return f"{prints} {job.metric_name} {job.seed} {version('paretrim')} {torch.__version__}"
+    models = [model for model in (subject.model, subject.teacher) if model is not None]
+    paths = [teaching.named_augmentation(subject.space), getattr(job.metric, "function", None)]
+    paths += [type(part).__module__ for part in subject.space.techniques]
+    code = [*map(teaching.code_of, models), *(usercode.source(path) for path in paths if path is not None)]
+    return f"{prints} {job.metric_name} {job.model_dump_json(include={'metric'})} {job.seed} {code}"
 
 
 def _station(

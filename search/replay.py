@@ -62,7 +62,8 @@ def replay(result: Result, number: int, say: Callable[[str], None]) -> Replayed:
     subject = prepare.load(result.job)
     engine.check_unchanged(result.study.noted("fingerprints", {}), subject.fingerprints, result.name)
     context = prepare.prepare(result.job, subject, result.folder, result.study.noted("references", {}), say)
-    context = replace(context, channel_ms=result.study.noted("channel_ms", {}))
+    # With no parents that were kept: all of it is made again.
+    context = replace(context, channel_ms=result.study.noted("channel_ms", {}), nursery=None)
     workshop, recipe = Workshop(context, Lane()), Recipe.of(record.recipe, record.seed)
     threads = int(record.environment[THREADS]) if THREADS in record.environment else None
     with _threads(threads):

@@ -72,7 +72,7 @@ def outputs(teacher: nn.Module, weights: str, train: Split, folder: JobFolder) -
     Raises:
         DataError: The teacher answers with NaN or infinity.
     """
-    key = hashlib.sha256(f"{weights} {train.fingerprint()} {_code(teacher)}".encode()).hexdigest()
+    key = hashlib.sha256(f"{weights} {train.fingerprint()} {code_of(teacher)}".encode()).hexdigest()
     path = folder.path / "teacher" / f"{key[:32]}.safetensors"
     kept = _read(path, len(train))
     if kept is not None:
@@ -96,8 +96,8 @@ def _read(path: Path, count: int) -> torch.Tensor | None:
     return kept if len(kept) == count else None
 
 
-def _code(model: nn.Module) -> str:
-    """Return what, beside its weights, a model's outputs depend on: the source of its modules, and the versions."""
+def code_of(model: nn.Module) -> str:
+    """Return a hash of what, beside its weights, a model's outputs depend on: its modules' source, and the versions."""
     texts = {f"paretrim {version('paretrim')} torch {torch.__version__}"}
     for kind in {type(module) for module in model.modules()}:
         texts.add(f"{kind.__module__}.{kind.__qualname__}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 import traceback
@@ -64,6 +65,14 @@ def check_function(path: str, field: str) -> None:
         UserCodeError: It cannot.
     """
     _import(path, field)
+
+
+def source(path: str) -> str:
+    """Return the text of a module, or of that of a function, which was imported; its path where there is no text."""
+    try:
+        return inspect.getsource(sys.modules[path.partition(":")[0]])
+    except (KeyError, OSError, TypeError):
+        return path
 
 
 def load_data(job: Job) -> Splits:

@@ -39,6 +39,8 @@ def tiny_job(**changes: Any) -> Job:
         "space": {"recovery": {"epochs": 1}},
         "budget": {"trials": 6, "parallel": 2},
         "export_tolerance": 0.1,
+        # Where a test is not about the last phase, it makes no trials beyond the budget.
+        "search": {"finals": {"points": 0}},
     }
     return Job(**{**given, **changes})
 
@@ -99,5 +101,6 @@ def job_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.write_text(
         f"name: tiny\nmodel: tiny:model\ndata: tiny:data\nfolder: {SUBJECTS}\n"
         "space: {recovery: {epochs: 1}}\nbudget: {trials: 6, parallel: 2}\nexport_tolerance: 0.1\n"
+        "search: {finals: {points: 0}}\n"
     )
     return path
