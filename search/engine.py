@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from paretrim.errors import ResumeError, TrialError, UsageError
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.served import served
-from paretrim.search import finals, prepare, searched
+from paretrim.search import finals, prepare, reach, searched
 from paretrim.search.context import TrialContext
 from paretrim.search.costs import with_costs
 from paretrim.search.driver import Backlog, drive
@@ -49,7 +49,7 @@ def start(job: Job, store: Store, monitor: Monitor) -> Result:
     """Run a new search.
 
     Raises:
-        UsageError: The job's model, data or constraints do not do.
+        UsageError: The job's model, data or constraints do not do, or its space cannot meet these.
         LoweringError: The model does not export.
     """
     monitor.say("loading the model and the data")
@@ -65,6 +65,7 @@ def start(job: Job, store: Store, monitor: Monitor) -> Result:
             study.note("references", {each.name: each.reference_ms for each in context.stations})
             study.note(BEFORE, context.teaching_seconds)
             context = _with_knowledge(job, subject, context, study, store, monitor)
+            reach.check(job, context, monitor.say)
             store.mark_started(folder)
             return _run(Search(job, subject, context, study, tracker, store, folder), monitor)
     finally:

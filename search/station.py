@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,11 +112,12 @@ class Station:
             raise TrialError(f"measured NaN or infinity for {', '.join(odd)}")
         return tuple(found)
 
-    def preview(self, artifact: Artifact) -> Preview:
+    def preview(self, artifact: Artifact, wanted: Collection[str] | None = None) -> Preview:
         """Measure what can be told of a candidate before it is trained.
 
         Args:
             artifact: Lowered from the untrained model.
+            wanted: Names of the metrics that are needed; None for all that can be told.
 
         Raises:
             ArtifactError: The runtime does not load it.
@@ -125,7 +126,8 @@ class Station:
         with artifact.unpacked() as path:
             specimen = Specimen(artifact, path)
             able = (each for each in self._evaluators.values() if isinstance(each, PreviewingEvaluator))
-            return Preview(tuple(m for each in able for m in each.preview(specimen, self.bench)))
+            needed = (each for each in able if wanted is None or not set(wanted).isdisjoint(each.metrics))
+            return Preview(tuple(m for each in needed for m in each.preview(specimen, self.bench)))
 
     def score_on(self, artifact: Artifact, split: Split) -> float:
         """Return the metric of an artifact on another split than that of the search."""
