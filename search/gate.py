@@ -43,6 +43,8 @@ class Gate:
             return ""
         floor = best_case(preview, records, self.objectives)
         for each in hard(self.constraints):
+            if each.factor and each.metric not in base:
+                continue  # nobody knows what it asks for
             if each.upper and each.metric in floor and not each.met(floor, base):
                 return (
                     f"not trained: {each.metric} is {preview.metrics[each.metric]:.6g} and would be {floor[each.metric]:.6g} "
