@@ -8,7 +8,7 @@ cost goes together with one on the score, nobody knows before training, and noth
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +42,7 @@ Floats = npt.NDArray[np.float64]
 Group = tuple[Constraint, ...]
 """Bounds that are to be met together."""
 
-# Recipes that are made for each bound.
+# Recipes that are made for each bound, beside the anchors.
 _TRIES = 3
 # A bound is given up only when the nearest artifact breaks it by more than this share of it, even in its best case; and
 # when it is predicted that no other recipe meets it, unless the share is so large that predictions of that are not believed.
@@ -130,16 +130,11 @@ class _Survey:
         if self._least(group)[1] <= 0:
             return None
         say(f"looking for recipes that meet {' and '.join(repr(c.text) for c in group)}")
-        for kind in list(self._anchors):
-            self._measure(kind, self._anchors.pop(kind))
-        for turn in range(_TRIES):
-            recipe = self._smallest() if turn == 0 else self._promising(group)
-            if self._least(group)[1] <= 0 or recipe is None:
-                break
+        for recipe in self._candidates(group):
             self._measure(SEARCHED, recipe)
+            if self._least(group)[1] <= 0:
+                return None
         nearest, excess = self._least(group)
-        if excess <= 0:
-            return None
         return Found(
             bounds=group,
             recipe=Recipe.of(nearest.recipe, nearest.seed),
@@ -149,6 +144,15 @@ class _Survey:
             tried=len(self._records),
             hopeless=excess > _FAR or (excess > _CLEARLY and self._expected(group) > 0),
         )
+
+    def _candidates(self, group: Group) -> Iterator[Recipe]:
+        """Yield recipes that may meet some bounds, each when those before it were measured."""
+        yield self._smallest()
+        yield from self._anchors.values()  # from which the predictions begin
+        for _ in range(_TRIES - 1):
+            found = self._promising(group)
+            if found is not None:
+                yield found
 
     def _measure(self, kind: str, recipe: Recipe) -> None:
         number = len(self._tried)
