@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO
 from paretrim.errors import MeasurementError
 
 _LIMIT_S = 300.0
+_PR_SET_PDEATHSIG = 1
 
 
 def ask(question: str, request: Mapping[str, Any], limit_s: float = _LIMIT_S) -> dict[str, Any]:
@@ -63,6 +65,11 @@ def ending(code: int) -> str:
     return f"was killed by {known.get(-code, f'signal {-code}')}"
 
 
+def killed(text: str) -> bool:
+    """Tell whether a text says, in the words of `ending`, that somebody else killed a process, as want of memory does."""
+    return ending(-signal.SIGKILL) in text
+
+
 def last_words(stderr: str) -> str:
     """Return the last line that a process wrote to its standard error, or nothing."""
     lines = [line for line in stderr.splitlines() if line.strip()]
@@ -70,7 +77,12 @@ def last_words(stderr: str) -> str:
 
 
 def kept_output() -> BinaryIO:
-    """Return this process's standard output, for answers alone: what a runtime prints goes to standard error from now on."""
+    """Return this process's standard output, for answers alone: what a runtime prints goes to standard error from now on.
+
+    Nobody waits for answers once whoever asked is dead, and measuring on would disturb others: this process dies too.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     # Printed lines that wait in a buffer would come after the words of an error.

@@ -15,6 +15,7 @@
     ├── ArtifactError             an artifact that does not load, differs from its record, or answers wrongly
     ├── MeasurementError          a measuring process that died, hung or answered nonsense
     ├── TrialError                a trial that failed, with its cause
+    ├── StoreError                a store that cannot be written, above all for want of space
     └── NothingFoundError         no trial answers the question; says which condition binds and the nearest misses
 """
 
@@ -105,6 +106,10 @@ class MeasurementError(ParetrimError):
 
 class TrialError(ParetrimError):
     """A trial that failed, with its cause."""
+
+
+class StoreError(ParetrimError):
+    """A store that cannot be written, above all for want of space."""
 
 
 class NothingFoundError(ParetrimError):

@@ -17,6 +17,7 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1")
 os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", "2")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1e9")  # nothing reads its snapshots
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -24,7 +25,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray import tune
 
-from paretrim.errors import ParetrimError
+from paretrim.errors import ParetrimError, TrialError
 from paretrim.evaluators import cores
 from paretrim.evaluators.lane import Lane
 from paretrim.search import longer, strategy
@@ -44,6 +45,8 @@ from paretrim.tracking.tracker import Tracker
 
 # The name of a note: the finalists of the last phase, and after how many trials they were chosen.
 _FINALISTS = "finalists"
+# Ray is started again so many times in a row while no trial ends.
+_MOST_DEATHS = 3
 
 
 @dataclass
@@ -79,11 +82,13 @@ class Outcome:
         interrupted: Whether Ctrl-C ended it.
         ended: Why it ended before its trials were used up, empty otherwise.
         fatal: Why it could not go on, empty otherwise.
+        unwritten: What could not be written, empty otherwise.
     """
 
     interrupted: bool
     ended: str = ""
     fatal: str = ""
+    unwritten: str = ""
 
 
 def drive(
@@ -107,32 +112,84 @@ def drive(
         actor: Makes the trials.
     """
     study.use_sampler(job.budget.trials, job.sampler, job.budget.parallel)
-    guide = strategy.guide(job, context, study)
-    study.follow(guide)
     folder.scratch.mkdir(exist_ok=True)
-    before, started = float(study.noted("wall_seconds", 0.0)), time.monotonic()
     folder.stop.unlink(missing_ok=True)
     spent_s = float(study.noted(BEFORE, 0.0))
     purse = Purse(job.budget, study.objectives, job.bounds, folder.stop, spent_s, study.records)
-    study.put_first(FINAL)
-    trials = job.budget.trials + study.count(FINAL)
-    with _ray(job), _ahead(job, context, study, trials) as ahead:
-        searcher = StudySearcher(
-            study,
-            ahead,
-            trials=trials,
-            parallel=job.budget.parallel,
-            limit_s=job.budget.trial_minutes * 60,
-            scratch=folder.scratch,
-            finished=lambda record: _account(record, study, backlog, before + time.monotonic() - started),
-            monitor=monitor,
-            judge=strategy.judge(job, context, study, guide),
-            last_phase=lambda: _last_phase(job, study, monitor),
-        )
-        stopper = _Stopper(searcher, purse, monitor)
-        with _interruptible(stopper):
-            _tune(job, context, searcher, stopper, folder, actor)
-        return Outcome(stopper.interrupted, purse.why_over() or purse.why_enough(), searcher.fatal)
+    drive = _Drive(job, context, study, backlog, folder, monitor, actor, purse)
+    deaths = 0
+    while True:
+        ended = study.ended
+        outcome, died = drive.run()
+        if not died or outcome.interrupted or outcome.unwritten:
+            return outcome
+        deaths = deaths + 1 if study.ended == ended else 1
+        if deaths > _MOST_DEATHS:
+            raise TrialError(
+                f"Ray's {died} died {deaths} times while no trial ended; see what ends processes on this machine (memory, "
+                f"limits), then go on with: paretrim resume {folder.name}"
+            )
+        monitor.say(f"Ray's {died} died; Ray is started again, and so are the trials that were under way")
+
+
+@dataclass
+class _Drive:
+    """What all turns of a run have in common; there is a second one where Ray itself dies."""
+
+    job: Job
+    context: TrialContext
+    study: Study
+    backlog: Backlog
+    folder: JobFolder
+    monitor: Monitor
+    actor: type[TrialActor]
+    purse: Purse
+
+    def __post_init__(self) -> None:
+        self._wall_s, self._started = float(self.study.noted("wall_seconds", 0.0)), time.monotonic()
+        self._guide = strategy.guide(self.job, self.context, self.study)
+        self.study.follow(self._guide)
+
+    def run(self) -> tuple[Outcome, str]:
+        """Run trials until the budget is used, Ctrl-C is pressed, or Ray dies; return which of its processes did."""
+        job, study, monitor = self.job, self.study, self.monitor
+        study.put_first(FINAL)
+        trials = job.budget.trials + study.count(FINAL)
+        with _ray(job) as head, _ahead(job, self.context, study, trials) as ahead:
+            searcher = StudySearcher(
+                study,
+                ahead,
+                trials=trials,
+                parallel=job.budget.parallel,
+                limit_s=job.budget.trial_minutes * 60,
+                scratch=self.folder.scratch,
+                finished=self._account,
+                monitor=monitor,
+                judge=strategy.judge(job, self.context, study, self._guide),
+                adrift=head.died,
+                last_phase=lambda: _last_phase(job, study, monitor),
+            )
+            stopper = _Stopper(searcher, self.purse, monitor)
+            with _interruptible(stopper), searcher.writing():
+                self._tune(searcher, stopper, head)
+            died = "" if searcher.closing else head.dead()
+            if died:
+                searcher.give_back()
+            ended = self.purse.why_over() or self.purse.why_enough()
+            return Outcome(stopper.interrupted, ended, searcher.fatal, searcher.unwritten), died
+
+    def _tune(self, searcher: StudySearcher, stopper: _Stopper, head: _Head) -> None:
+        try:
+            _tune(self.job, self.context, searcher, stopper, self.folder, self.actor)
+        except Exception:
+            # Whatever Tune says of a Ray that has died, its trials are made again.
+            if not head.died():
+                raise
+
+    def _account(self, record: TrialRecord) -> None:
+        self.backlog.log(record)
+        # With every trial, so that a death costs the account no more than the trials under way.
+        self.study.note("wall_seconds", self._wall_s + time.monotonic() - self._started)
 
 
 def _last_phase(job: Job, study: Study, monitor: Monitor) -> None:
@@ -154,12 +211,6 @@ def _last_phase(job: Job, study: Study, monitor: Monitor) -> None:
         monitor.say(
             f"training the points of trials {names} {settings.longer:g} times as long, from {settings.seeds} seeds each"
         )
-
-
-def _account(record: TrialRecord, study: Study, backlog: Backlog, wall_seconds: float) -> None:
-    backlog.log(record)
-    # With every trial, so that a death costs the account no more than the trials under way.
-    study.note("wall_seconds", wall_seconds)
 
 
 def _ahead(job: Job, context: TrialContext, study: Study, trials: int) -> Ahead:
@@ -224,9 +275,10 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
         elif enough and enough not in self._told:
             self._searcher.stop_searching()
             self._tell(enough)
+        self._searcher.look_round()
         if self.interrupted:
             self._tell("stopping; press Ctrl-C again to end at once")
-        return self.interrupted
+        return self._searcher.stopping
 
     def _tell(self, text: str) -> None:
         if text not in self._told:
@@ -261,14 +313,31 @@ def _interruptible(stopper: _Stopper) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class _Head:
+    """Ray's own processes on this machine, where this process has started them."""
+
+    def __init__(self, node: Any = None) -> None:
+        self._node = node
+
+    def dead(self) -> str:
+        """Return the name of one that died, or nothing."""
+        names = [] if self._node is None else [name for name, _ in self._node.dead_processes()]
+        return next((name for name in names if name in ("gcs_server", "raylet")), "")
+
+    def died(self) -> bool:
+        """Tell whether one died."""
+        return bool(self.dead())
+
+
 @contextlib.contextmanager
-def _ray(job: Job) -> Iterator[None]:
+def _ray(job: Job) -> Iterator[_Head]:
     """Start Ray on this machine for the time of a run, unless the caller has started it."""
     if ray.is_initialized():
-        yield
+        yield _Head()
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    # How trials fail is in their records; Tune would print a traceback of its own for each.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     with _import_path_of_workers(job):
         ray.init(
             address="local",
@@ -280,7 +349,7 @@ def _ray(job: Job) -> Iterator[None]:
             configure_logging=False,
         )
     try:
-        yield
+        yield _Head(ray._private.worker._global_node)
     finally:
         ray.shutdown()
 

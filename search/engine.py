@@ -20,6 +20,7 @@ from paretrim.search.monitor import Monitor, Outline
 from paretrim.search.profile import glance
 from paretrim.search.profiles import Profiles
 from paretrim.search.result import Result, artifact_of, objectives_of, open_result
+from paretrim.search.room import unwritable, writable
 from paretrim.search.space import Space
 from paretrim.search.station import StationPlan
 from paretrim.search.store import JobFolder, Store
@@ -51,7 +52,13 @@ def start(job: Job, store: Store, monitor: Monitor) -> Result:
     Raises:
         UsageError: The job's model, data or constraints do not do, or its space cannot meet these.
         LoweringError: The model does not export.
+        StoreError: The store cannot be written.
     """
+    with writable(store.root, "start the search again"):
+        return _start(job, store, monitor)
+
+
+def _start(job: Job, store: Store, monitor: Monitor) -> Result:
     monitor.say("loading the model and the data")
     subject = prepare.load(job)
     folder = store.create(job.name)
@@ -85,9 +92,15 @@ def go_on(name: str | None, store: Store, monitor: Monitor, budget: Mapping[str,
     Raises:
         UnknownJobError: There is no such search.
         ResumeError: The model, the data or the space has changed since.
+        StoreError: The store cannot be written.
     """
+    with writable(store.root, f"go on with: paretrim resume {name or ''}".rstrip()):
+        return _go_on(name, store, monitor, budget or {})
+
+
+def _go_on(name: str | None, store: Store, monitor: Monitor, budget: Mapping[str, object]) -> Result:
     result = open_result(name, store)
-    job = result.job.with_budget(budget or {})
+    job = result.job.with_budget(budget)
     with result.folder.driven():
         monitor.say(f"{result.name}: loading the model and the data")
         subject = prepare.load(job)
@@ -154,6 +167,23 @@ def _new_study(job: Job, subject: prepare.Subject, store: Store, folder: JobFold
 
 
 def _run(search: Search, monitor: Monitor) -> Result:
+    with writable(search.store.root, _then(search.folder)):
+        _tidy(search.folder)
+        return _run_to_its_end(search, monitor)
+
+
+def _then(folder: JobFolder) -> str:
+    return f"go on with: paretrim resume {folder.name}"
+
+
+def _tidy(folder: JobFolder) -> None:
+    """Delete what processes left that were killed."""
+    shutil.rmtree(folder.scratch, ignore_errors=True)
+    for path in (*folder.artifacts.glob("*.partial"), *folder.artifacts.glob("*.partial.npz")):
+        path.unlink(missing_ok=True)
+
+
+def _run_to_its_end(search: Search, monitor: Monitor) -> Result:
     job, study = search.job, search.study
     backlog = _what_is_not_logged(search, monitor)
     objectives = objectives_of(job, search.subject.metric.maximize)
@@ -171,6 +201,8 @@ def _run(search: Search, monitor: Monitor) -> Result:
     study.note(searched.NOTE, searched.to_plain(search.context.space.searched))
     outcome = drive(job, search.context, study, backlog, search.folder, monitor)
     shutil.rmtree(search.folder.scratch, ignore_errors=True)
+    if outcome.unwritten:
+        raise unwritable(search.store.root, outcome.unwritten, _then(search.folder))
     if outcome.fatal:
         raise TrialError(
             f"the baseline failed, so nothing can be compared with it: {outcome.fatal}\n"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
+from paretrim.evaluators import child
 from paretrim.search.actor import NEWS, RECORD, hang_file
 from paretrim.search.ahead import Ahead
 from paretrim.search.candidate import Candidate
@@ -15,10 +18,12 @@ from paretrim.search.judge import Judge
 from paretrim.search.longer import FINAL
 from paretrim.search.monitor import Monitor
 from paretrim.search.news import News
+from paretrim.search.room import why_full, why_in, why_unwritten
 from paretrim.search.study import Study
 from paretrim.tracking.records import BASELINE, TrialRecord
 
 _TOP_FRAMES = 12
+_MOST_DEATHS = 3
 # How long Tune's loop, in which other trials' epochs are seen, waits for the sampler.
 _PATIENCE_S = 0.5
 
@@ -36,12 +41,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         finished: Called with the record of each trial that ended.
         monitor: Shown what goes on.
         judge: Tells which trials shall stop early.
+        adrift: Tells whether Ray itself died, and the trials under way with it.
         last_phase: Queues those trials of the last phase that the study lacks; called when all others have ended.
 
     Attributes:
         closing: Set when no more trials shall be started.
         stopping: Set when those under way shall be given up too; they stay open in the study.
         fatal: Why the search cannot go on, empty while it can.
+        unwritten: Why nothing can be written any more, empty while it can.
     """
 
     def __init__(
@@ -56,6 +63,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         finished: Callable[[TrialRecord], None],
         monitor: Monitor,
         judge: Judge,
+        adrift: Callable[[], bool] = lambda: False,
         last_phase: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(metric=None, mode=None)
@@ -67,15 +75,23 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._scratch = scratch
         self._finished = finished
         self._monitor = monitor
-        self._judge, self._last_phase = judge, last_phase
+        self._judge, self._last_phase, self._adrift = judge, last_phase, adrift
         self._planned = self._enough = False
         self._under_way: dict[str, Candidate] = {}
+        self._died: Counter[int] = Counter()
         self.stopping = False
         self.closing = False
         self.fatal = ""
+        self.unwritten = ""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next trial's config; None when all workers are busy, FINISHED when the budget is used."""
+        with self.writing():
+            return self._next(trial_id)
+        return str(Searcher.FINISHED)
+
+    def _next(self, trial_id: str) -> dict[str, Any] | str | None:
+        self.look_round()
         while True:
             if self._used_up():
                 if self._under_way:
@@ -134,14 +150,66 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Write how a trial ended."""
         candidate = self._under_way.pop(trial_id)
-        if result is not None and RECORD in result:
-            self._end(TrialRecord.from_json(result[RECORD]))
-        elif self.stopping:
-            self._study.release(candidate.asked.number)
-        elif candidate.verdict and not error:
-            self._end(candidate.ended("stopped", candidate.verdict))
+        self.look_round()
+        with self.writing():
+            if result is not None and RECORD in result:
+                record = TrialRecord.from_json(result[RECORD])
+                self._settle(record, killed=record.state == "failed" and child.killed(record.cause))
+            elif self.stopping:
+                self._study.release(candidate.asked.number)
+            elif candidate.verdict and not error:
+                self._end(candidate.ended("stopped", candidate.verdict))
+            else:
+                self._bury(candidate)
+
+    def look_round(self) -> None:
+        """Stop when Ray died."""
+        self.stopping = self.stopping or self._adrift()
+
+    def give_back(self) -> None:
+        """Give back to the study what is still under way."""
+        while self._under_way:
+            self._study.release(self._under_way.popitem()[1].asked.number)
+
+    def _bury(self, candidate: Candidate) -> None:
+        """Write how a trial ended that could not tell."""
+        late = self._where_it_hung(candidate.asked.number)
+        cause = late or "its process died: killed by the system, out of memory, or a crash in native code"
+        self._settle(candidate.ended("failed", cause), killed=not late)
+
+    def _settle(self, record: TrialRecord, *, killed: bool = False) -> None:
+        """Write how a trial ended; but a disk that is full is no fault of a trial, and what was killed is made again."""
+        why = "" if record.state != "failed" else why_in(record.cause) or why_full(self._scratch)
+        if why:
+            self._study.release(record.number)
+            self._halt(why)
+        elif killed and self._has_another_try(record):
+            self._died[record.number] += 1
+            self._judge.ended(record)
+            self._study.put_back(record.number)
+            self._monitor.say(
+                f"trial {record.number} is made again, since its process or one that measured it was killed"
+            )
         else:
-            self._end(candidate.ended("failed", self._cause_of_death(candidate.asked.number)))
+            self._end(record)
+
+    def _has_another_try(self, record: TrialRecord) -> bool:
+        # Want of memory, which kills too, may be the trial's own fault. Without a baseline there is no search.
+        return self._died[record.number] < (_MOST_DEATHS if record.kind == BASELINE else 1)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Stop the search in order where the study cannot be written."""
+        try:
+            yield
+        except Exception as error:
+            why = why_unwritten(error)
+            if not why:
+                raise
+            self._halt(why)
+
+    def _halt(self, why: str) -> None:
+        self.unwritten, self.stopping = self.unwritten or why, True
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune writes its searcher into snapshots, which nothing here ever reads: the study is the only state.
@@ -163,13 +231,13 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._finished(record)
         self._monitor.finished(record)
 
-    def _cause_of_death(self, number: int) -> str:
+    def _where_it_hung(self, number: int) -> str:
         note = hang_file(self._scratch, number)
         stack = note.read_text(errors="replace").strip() if note.exists() else ""
-        if stack:
-            where = "\n".join(_trials_thread(stack).splitlines()[:_TOP_FRAMES])
-            return f"took longer than {self._limit_s / 60:.3g} minutes and was stopped; it was here:\n{where}"
-        return "its process died: killed by the system, out of memory, or a crash in native code"
+        if not stack:
+            return ""
+        where = "\n".join(_trials_thread(stack).splitlines()[:_TOP_FRAMES])
+        return f"took longer than {self._limit_s / 60:.3g} minutes and was stopped; it was here:\n{where}"
 
 
 def _trials_thread(stack: str) -> str:

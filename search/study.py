@@ -17,7 +17,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from paretrim.errors import UnknownJobError
+from paretrim.errors import UnknownJobError, UsageError
 from paretrim.search.adviser import Advice, Adviser, Ask
 from paretrim.search.database import Database
 from paretrim.search.knobs import distribution, from_sampled, sampled
@@ -116,7 +116,7 @@ class Study:
         self._seed = seed
         directions = [_DIRECTIONS[o.maximize] for o in objectives]
         if create:
-            self._study = optuna.create_study(storage=Database(url), study_name=name, directions=directions)
+            self._study = _create(Database(url), name, directions)
         else:
             self._study = _load(url, name)
         self._lock, self._asking = threading.RLock(), threading.Lock()
@@ -270,7 +270,7 @@ class Study:
             self._attempted(trial, 1)
 
     def put_back(self, number: int) -> None:
-        """Give a trial back that was prepared and not handed out: it is the next one."""
+        """Give a trial back: it is the next one."""
         with self._lock:
             self._adopt().insert(0, number)
 
@@ -455,6 +455,24 @@ def _stored(space: Space, recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any
     """Return a recipe's knobs as Optuna keeps them, with what they were sampled from."""
     params = sampled(space, recipe.values)
     return params, {d.name: distribution(d) for d in space.searched if d.name in params}
+
+
+def _create(database: Database, name: str, directions: Sequence[StudyDirection]) -> optuna.Study:
+    """Create a study, in the place of one that was left by a search that died before it began.
+
+    Raises:
+        UsageError: There is one of that name with trials.
+    """
+    try:
+        return optuna.create_study(storage=database, study_name=name, directions=directions)
+    except optuna.exceptions.DuplicatedStudyError:
+        left = optuna.load_study(storage=database, study_name=name)
+        if any(_RECORD in trial.user_attrs for trial in left.get_trials(deepcopy=False)):
+            raise UsageError(
+                f"the study database has trials of a search '{name}', whose folder is gone; give the job another name"
+            ) from None
+        optuna.delete_study(storage=database, study_name=name)
+        return optuna.create_study(storage=database, study_name=name, directions=directions)
 
 
 def _load(url: str, name: str) -> optuna.Study:
