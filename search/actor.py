@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
+import ray
 import torch
 from ray import tune
 
 from paretrim.errors import ParetrimError
 from paretrim.evaluators import cores
 from paretrim.search.context import TrialContext
+from paretrim.search.crew import Crew
 from paretrim.search.news import News
 from paretrim.search.study import Asked
 from paretrim.search.trial import TrialRunner
@@ -40,7 +42,9 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
     Runner: ClassVar[type[TrialRunner]] = TrialRunner
 
-    def setup(self, config: dict[str, Any], context: TrialContext, scratch: Path, limit_s: float, workers: int) -> None:
+    def setup(
+        self, config: dict[str, Any], context: TrialContext, scratch: Path, limit_s: float, workers: int, crew: int = 1
+    ) -> None:
         """Take the search's context and begin the first trial."""
         plan = cores.plan(cores.usable(), workers, context.stations[0].address.settings.threads)
         if plan.spare:
@@ -50,6 +54,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         self._limit_s = limit_s
         self._runner = self.Runner(context, scratch, self._off_the_clock, plan)
         self._hang_note: TextIO | None = None
+        self._crew = Crew(scratch, ray.get_runtime_context().get_job_id(), crew)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -66,6 +71,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             event = self._failed(error)
         finally:
             faulthandler.cancel_dump_traceback_later()
+        self._crew.wait()
         if isinstance(event, TrialRecord):
             self._close_note()
             return {"done": True, RECORD: event.to_json()}

@@ -233,6 +233,7 @@ def _tune(
         scratch=folder.scratch,
         limit_s=job.budget.trial_minutes * 60,
         workers=job.budget.parallel,
+        crew=min(job.budget.parallel, job.budget.trials),
     )
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
