@@ -239,3 +239,10 @@ def test_rows_beyond_the_most_are_counted() -> None:
 
 def test_no_rows_are_counted_when_all_are_shown() -> None:
     assert "more" not in " ".join(rendered(a_report(), most=1))
+
+
+def test_points_that_miss_what_is_preferred_are_marked_and_otherwise_there_is_no_such_column() -> None:
+    told = rendered(a_report(constraint="prefer latency_ms <= 1e-9"))
+    assert "misses" in " ".join(told)
+    assert all("latency_ms by" in row for row in rows(told))
+    assert "misses" not in " ".join(rendered(a_report(constraint="prefer latency_ms <= 1e9")))

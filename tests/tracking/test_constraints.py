@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretrim.errors import UsageError
-from paretrim.tracking.constraints import ALLOWED, Constraint, parse
+from paretrim.tracking.constraints import ALLOWED, Constraint, hard, misses, parse
 
 # A busy machine may take its time over an example.
 settings.register_profile("unhurried", deadline=None)
@@ -154,3 +154,33 @@ def test_any_text_is_either_a_constraint_or_a_usage_error(text: str) -> None:
         assert ALLOWED in str(error) or "divides by zero" in str(error)
     else:
         assert isinstance(found, Constraint)
+
+
+@pytest.mark.parametrize("text", ["prefer latency_ms <= 50% of baseline", "  prefer   latency_ms<=0.5*baseline"])
+def test_a_leading_prefer_makes_a_bound_soft(text: str) -> None:
+    bound = parse(text)
+    assert bound.soft
+    assert (bound.metric, bound.upper, bound.limit(BASELINE)) == ("latency_ms", True, 1.0)
+    assert not parse(text.replace("prefer", "")).soft
+
+
+def test_a_metric_may_be_called_prefer() -> None:
+    assert not parse("prefer <= 5").soft
+    assert parse("prefer <= 5").metric == "prefer"
+    assert parse("prefer prefer <= 5").soft
+
+
+def test_only_soft_bounds_on_what_is_known_are_missed_each_by_its_share() -> None:
+    bounds = [
+        parse(t)
+        for t in ("prefer latency_ms <= 1", "prefer memory_bytes <= 1", "size_bytes <= 1", "prefer accuracy >= 0")
+    ]
+    assert misses(bounds, {"latency_ms": 1.12, "size_bytes": 5.0, "accuracy": 0.5}, BASELINE) == {
+        "latency_ms": pytest.approx(0.12)
+    }
+    assert [c.metric for c in hard(bounds)] == ["size_bytes"]
+
+
+def test_of_two_soft_bounds_on_a_metric_the_one_missed_most_counts() -> None:
+    bounds = [parse("prefer latency_ms <= 2"), parse("prefer latency_ms <= 1")]
+    assert misses(bounds, {"latency_ms": 3.0}, {}) == {"latency_ms": pytest.approx(2.0)}

@@ -335,3 +335,10 @@ def test_something_binds_exactly_when_nothing_is_feasible(points: list[Point]) -
         assert bound is not None
         assert bound[1] > 0
         assert not math.isinf(bound[1])
+
+
+@given(st.lists(METRICS, max_size=6))
+def test_soft_constraints_change_neither_the_front_nor_the_hypervolume(points: list[Point]) -> None:
+    records, soft = trials(*points), [parse("prefer latency_ms <= 0.5"), parse("prefer accuracy >= 0.99")]
+    assert trial_front(records, TWO, [*BOUNDS, *soft]) == trial_front(records, TWO, BOUNDS)
+    assert hypervolume(records, TWO, [*BOUNDS, *soft]) == hypervolume(records, TWO, BOUNDS)

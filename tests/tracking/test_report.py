@@ -210,3 +210,19 @@ def test_a_metric_that_less_of_is_better_has_its_own_name_everywhere() -> None:
     row = row_of(records[1], "mean_squared_error", baseline_metrics(records), {})
     assert row.validation == {"mean_squared_error": 0.4}
     assert "mean_squared_error" not in row.metrics
+
+
+def test_points_that_miss_soft_constraints_are_marked_and_stay() -> None:
+    bounds = [parse("prefer latency_ms <= 50% of baseline"), parse("prefer size_bytes <= 1000000")]
+    slow = sample_record(4, EXTRA, latency_ms=0.56, accuracy=0.95)
+    report = build("digits-1", "accuracy", (BASE, FAST, slow), OBJECTIVES, bounds, {})
+    assert report is not None
+    rows = {row.trial: row for row in report.front}
+    assert rows[4].missed == "latency_ms by 12%"
+    assert document(report)["front"][[r.trial for r in report.front].index(4)]["misses"] == {
+        "latency_ms": pytest.approx(0.12)
+    }
+    assert (rows[3].missed, dict(rows[3].misses)) == ("", {})
+    table = report.to_frame().set_index("trial")
+    assert table.loc[4, "misses"] == "latency_ms by 12%"
+    assert "latency_ms by 12%" in report.to_csv()
