@@ -53,7 +53,7 @@ def asked_for(*constraints: str) -> list[float]:
     """Return the latencies of what a guide asks for in one batch."""
     terms = Terms("accuracy", (ACCURACY, LATENCY), tuple(map(parse, constraints)))
     guide = Guide(SPACE, terms, None, Habits(first=3, batch=8))
-    found = []
+    found: list[float] = []
     while (values := guide.propose(RECORDS, [], lambda _: False)) is not None and len(found) < 8:
         stem, inner = (float(str(values[f"pruning.ratio.{name}"])) for name in ("stem", "inner"))
         found.append(made(99, stem, inner).metrics["latency_ms"])
