@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 # Set before Ray is imported: no loggers of Tune's own (they cost more than a short trial), no usage report.
@@ -25,12 +25,13 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray import tune
 
-from paretrim.errors import ParetrimError, TrialError
+from paretrim.errors import TrialError
 from paretrim.evaluators import cores
 from paretrim.evaluators.lane import Lane
 from paretrim.search import longer, strategy
 from paretrim.search.actor import TrialActor
 from paretrim.search.ahead import Ahead
+from paretrim.search.backlog import Backlog
 from paretrim.search.context import TrialContext
 from paretrim.search.job import Job
 from paretrim.search.longer import FINAL
@@ -41,37 +42,11 @@ from paretrim.search.searcher import StudySearcher
 from paretrim.search.store import JobFolder
 from paretrim.search.study import BEFORE, Study
 from paretrim.tracking.records import TrialRecord
-from paretrim.tracking.tracker import Tracker
 
 # The name of a note: the finalists of the last phase, and after how many trials they were chosen.
 _FINALISTS = "finalists"
 # Ray is started again so many times in a row while no trial ends.
 _MOST_DEATHS = 3
-
-
-@dataclass
-class Backlog:
-    """Logs trials as they end, and again later those that could not be logged then."""
-
-    tracker: Tracker
-    monitor: Monitor
-    waiting: list[TrialRecord] = field(default_factory=list)
-
-    def log(self, record: TrialRecord) -> None:
-        """Log a trial and all that wait; a server that is away costs nothing but a line."""
-        self.waiting.append(record)
-        self.flush()
-
-    def flush(self) -> None:
-        """Log what waits, until the first failure."""
-        while self.waiting:
-            try:
-                self.tracker.log_trial(self.waiting[0])
-            except ParetrimError as error:
-                if len(self.waiting) == 1:
-                    self.monitor.say(f"{error}; it is kept in the study and logged later")
-                return
-            self.waiting.pop(0)
 
 
 @dataclass(frozen=True)
