@@ -77,8 +77,8 @@ class Thrift:
         self._terms = terms
         self._gate = Gate(terms.metric, terms.objectives, terms.constraints)
         self._halving = halving
-        for record in earlier:
-            self._enter(record, earlier)
+        self._begun = False
+        self._begin(earlier)
 
     def verdict(self, candidate: Candidate, records: Sequence[TrialRecord]) -> str:
         """Return why a trial under way shall stop, or nothing when it goes on."""
@@ -88,7 +88,11 @@ class Thrift:
             return self._before_training(candidate, candidate.preview, records)
         if self._halving is None or not baseline_metrics(records):
             return ""
-        entry = self._entry(candidate.asked.number, candidate.epochs, candidate.preview, records)
+        self._begin(records)
+        number, epochs = candidate.asked.number, candidate.epochs
+        # Those that it had before the baseline was done are not in the rungs yet.
+        self._enter(number, epochs[:-1], candidate.preview, records)
+        entry = self._entry(number, epochs, candidate.preview, records)
         found = self._halving.judge(entry)
         if found.goes_on:
             return ""
@@ -109,11 +113,19 @@ class Thrift:
         if record.state == "failed" and self._halving is not None:
             self._halving.forget(record.number)
 
-    def _enter(self, record: TrialRecord, records: Sequence[TrialRecord]) -> None:
-        if self._halving is None or record.preview is None or record.state == "failed" or record.kind != SEARCHED:
+    def _begin(self, records: Sequence[TrialRecord]) -> None:
+        """Build the rungs from trials that ended, once; without the baseline no bound relative to it is known."""
+        if self._begun or not baseline_metrics(records):
             return
-        for count in range(1, len(record.epochs) + 1):
-            self._halving.record(self._entry(record.number, record.epochs[:count], record.preview, records))
+        self._begun = True
+        for record in records:
+            if record.preview is not None and record.state != "failed" and record.kind == SEARCHED:
+                self._enter(record.number, record.epochs, record.preview, records)
+
+    def _enter(self, number: int, epochs: Sequence[Epoch], preview: Preview, records: Sequence[TrialRecord]) -> None:
+        if self._halving is not None:
+            for count in range(1, len(epochs) + 1):
+                self._halving.record(self._entry(number, epochs[:count], preview, records))
 
     def _entry(
         self, number: int, epochs: Sequence[Epoch], preview: Preview, records: Sequence[TrialRecord]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from paretrim.search.job import Budget
 from paretrim.tracking.constraints import Constraint
-from paretrim.tracking.front import Objective
+from paretrim.tracking.front import Objective, baseline_metrics
 from paretrim.tracking.progress import progress, training_seconds
 from paretrim.tracking.records import TrialRecord
 
@@ -65,8 +65,11 @@ class Purse:
         if self._stop_file.exists():
             return "it was told to stop"
         limit = self._budget.training_seconds
-        used = 0.0 if limit is None else self._spent_s + sum(map(training_seconds, self._records()))
-        return f"it has trained for {used:.0f} of {limit:g} seconds" if limit is not None and used >= limit else ""
+        records = [] if limit is None else self._records()
+        used = self._spent_s + sum(map(training_seconds, records))
+        # The baseline costs no training, and there is nothing to be shown without it.
+        over = limit is not None and used >= limit and bool(baseline_metrics(records))
+        return f"it has trained for {used:.0f} of {limit:g} seconds" if over else ""
 
     def _flat_for(self, records: list[TrialRecord]) -> int:
         """Return how many trials in a row, up to the last, did not raise the hypervolume."""

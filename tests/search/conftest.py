@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from paretrim.search import driver, prepare
+from paretrim.search import driver, head, prepare
 from paretrim.search.api import search
 from paretrim.search.context import TrialContext
 from paretrim.search.job import Job
@@ -39,8 +39,8 @@ def tiny_job(**changes: Any) -> Job:
         "space": {"recovery": {"epochs": 1}},
         "budget": {"trials": 6, "parallel": 2},
         "export_tolerance": 0.1,
-        # Where a test is not about the last phase, it makes no trials beyond the budget.
-        "search": {"finals": {"points": 0}},
+        # Where a test is not about it, no trial is stopped early, and none is made beyond the budget.
+        "search": {"preview": False, "finals": {"points": 0}},
     }
     return Job(**{**given, **changes})
 
@@ -64,7 +64,7 @@ def a_search(store: Store, records: Sequence[TrialRecord], job: Job) -> Result:
 @pytest.fixture(scope="session")
 def one_ray() -> Iterator[None]:
     """Ray, started once for all searches of this process; each that finds none would start and end its own."""
-    with driver._ray(tiny_job()):
+    with head.started(tiny_job()):
         yield
 
 
@@ -101,6 +101,6 @@ def job_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.write_text(
         f"name: tiny\nmodel: tiny:model\ndata: tiny:data\nfolder: {SUBJECTS}\n"
         "space: {recovery: {epochs: 1}}\nbudget: {trials: 6, parallel: 2}\nexport_tolerance: 0.1\n"
-        "search: {finals: {points: 0}}\n"
+        "search: {preview: false, finals: {points: 0}}\n"
     )
     return path

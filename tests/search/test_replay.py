@@ -29,7 +29,7 @@ def made(finished: Result) -> Replayed:
 
 
 def test_it_is_the_same_file_to_the_bit(finished: Result, made: Replayed) -> None:
-    assert made.record == finished.records[TRIAL]
+    assert made.record == finished.study.records()[TRIAL]
     assert made.same
     assert made.artifact.path.read_bytes() == finished.folder.artifacts.joinpath(made.artifact.path.name).read_bytes()
     assert made.score == pytest.approx(made.logged)
