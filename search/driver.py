@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import threading
@@ -22,7 +21,6 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-import ray
 from ray import tune
 
 from paretrim.errors import TrialError
@@ -33,6 +31,7 @@ from paretrim.search.actor import TrialActor
 from paretrim.search.ahead import Ahead
 from paretrim.search.backlog import Backlog
 from paretrim.search.context import TrialContext
+from paretrim.search.head import Head, started
 from paretrim.search.job import Job
 from paretrim.search.longer import FINAL
 from paretrim.search.monitor import Monitor
@@ -130,7 +129,7 @@ class _Drive:
         job, study, monitor = self.job, self.study, self.monitor
         study.put_first(FINAL)
         trials = job.budget.trials + study.count(FINAL)
-        with _ray(job) as head, _ahead(job, self.context, study, trials) as ahead:
+        with started(job) as head, _ahead(job, self.context, study, trials) as ahead:
             searcher = StudySearcher(
                 study,
                 ahead,
@@ -153,7 +152,7 @@ class _Drive:
             ended = self.purse.why_over() or self.purse.why_enough()
             return Outcome(stopper.interrupted, ended, searcher.fatal, searcher.unwritten), died
 
-    def _tune(self, searcher: StudySearcher, stopper: _Stopper, head: _Head) -> None:
+    def _tune(self, searcher: StudySearcher, stopper: _Stopper, head: Head) -> None:
         try:
             _tune(self.job, self.context, searcher, stopper, self.folder, self.actor)
         except Exception:
@@ -287,58 +286,3 @@ def _interruptible(stopper: _Stopper) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _Head:
-    """Ray's own processes on this machine, where this process has started them."""
-
-    def __init__(self, node: Any = None) -> None:
-        self._node = node
-
-    def dead(self) -> str:
-        """Return the name of one that died, or nothing."""
-        names = [] if self._node is None else [name for name, _ in self._node.dead_processes()]
-        return next((name for name in names if name in ("gcs_server", "raylet")), "")
-
-    def died(self) -> bool:
-        """Tell whether one died."""
-        return bool(self.dead())
-
-
-@contextlib.contextmanager
-def _ray(job: Job) -> Iterator[_Head]:
-    """Start Ray on this machine for the time of a run, unless the caller has started it."""
-    if ray.is_initialized():
-        yield _Head()
-        return
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    # How trials fail is in their records; Tune would print a traceback of its own for each.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with _import_path_of_workers(job):
-        ray.init(
-            address="local",
-            num_cpus=job.budget.parallel,
-            num_gpus=0,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=False,
-        )
-    try:
-        yield _Head(ray._private.worker._global_node)
-    finally:
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def _import_path_of_workers(job: Job) -> Iterator[None]:
-    """Let workers find the user's modules before anything is unpickled in them."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(job.folder), *([before] if before else [])])
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before

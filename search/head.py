@@ -1,0 +1,86 @@
+"""Ray on this machine: started for the time of a run, and watched."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+import ray
+
+from paretrim.errors import TrialError
+from paretrim.search.job import Job
+
+
+class Head:
+    """Ray's own processes on this machine, where this process has started them."""
+
+    def __init__(self, node: Any = None) -> None:
+        self._node = node
+
+    def dead(self) -> str:
+        """Return the name of one that died, or nothing."""
+        names = [] if self._node is None else [name for name, _ in self._node.dead_processes()]
+        return next((name for name in names if name in ("gcs_server", "raylet")), "")
+
+    def died(self) -> bool:
+        """Tell whether one died."""
+        return bool(self.dead())
+
+
+@contextlib.contextmanager
+def started(job: Job) -> Iterator[Head]:
+    """Start Ray on this machine for the time of a run, unless the caller has started it."""
+    if ray.is_initialized():
+        yield Head()
+        return
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    # How trials fail is in their records; Tune would print a traceback of its own for each.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    with _import_path_of_workers(job):
+        _start_ray(job)
+    try:
+        yield Head(ray._private.worker._global_node)
+    finally:
+        ray.shutdown()
+
+
+def _start_ray(job: Job) -> None:
+    """Start Ray, and once more where one of its processes died meanwhile."""
+    for left in (1, 0):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=job.budget.parallel,
+                num_gpus=0,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+            )
+        except Exception as error:
+            ray.shutdown()
+            if not left:
+                raise TrialError(
+                    f"Ray does not start on this machine: {error}\nits own words are in {Path(gettempdir()) / 'ray'}"
+                ) from error
+        else:
+            return
+
+
+@contextlib.contextmanager
+def _import_path_of_workers(job: Job) -> Iterator[None]:
+    """Let workers find the user's modules before anything is unpickled in them."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(job.folder), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
