@@ -13,7 +13,8 @@ from paretrim.evaluators.served import served
 from paretrim.search import finals, prepare, reach, searched
 from paretrim.search.context import TrialContext
 from paretrim.search.costs import with_costs
-from paretrim.search.driver import Backlog, drive
+from paretrim.search.backlog import Backlog
+from paretrim.search.driver import drive
 from paretrim.search.job import Job
 from paretrim.search.longer import FINAL
 from paretrim.search.monitor import Monitor, Outline
