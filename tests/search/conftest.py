@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from paretrim.search import driver, head, prepare
+from paretrim.search import head, prepare
 from paretrim.search.api import search
 from paretrim.search.context import TrialContext
 from paretrim.search.job import Job
