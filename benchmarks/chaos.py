@@ -136,7 +136,10 @@ class Chaos:
         return time.monotonic() - self._began
 
     def _deal(self, kind: str) -> None:
-        self._wait(self._random.uniform(0, self.plan.delay_s))
+        delay_s = self._random.uniform(0, self.plan.delay_s)
+        if kind in (GCS, RAYLET):
+            self._victim(kind)  # Ray's processes come late; a moment after that
+        self._wait(delay_s)
         victim = self._victim(kind)
         if victim is None:
             kind, victim = DRIVER, self._driver()
