@@ -24,7 +24,7 @@ class Crew:
         patience_s: How long to wait for the others.
     """
 
-    def __init__(self, folder: Path, run: str, workers: int, patience_s: float = 10.0) -> None:
+    def __init__(self, folder: Path, run: str, workers: int, patience_s: float = 30.0) -> None:
         self._folder, self._pattern, self._workers = folder, f"{run}.*.worker", workers
         self._deadline: float | None = time.monotonic() + patience_s
         (folder / f"{run}.{os.getpid()}.worker").touch()
