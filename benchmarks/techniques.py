@@ -270,10 +270,12 @@ def cases(model: str, quick: bool) -> Iterator[tuple[str, Settings]]:
 
 def small_lenet(folder: Path) -> tuple[float, float]:
     """Return how many times smaller LeNet-300-100 becomes by zeros and a codebook, and its test error then."""
-    recovery = {"epochs": 30, "batch_size": 128}
+    # No teacher: the uncompressed model has seen no image that was moved, and holds back one that has.
+    recovery = {"epochs": 20, "batch_size": 128, "augment": ["nudge"]}
     job = {"model": "trained:lenet300", "data": "trained:mnist_images", "folder": HERE}
     space = {
         "pruning": "off",
+        "distillation": "off",
         "sparsity": {"scope": "global", "amount": [0.0, 0.97], "step": 0.01},
         "quantization": {"weight_bits": [4, 5, 8, "none"], "families": ["codebook", "uniform"], "ends_bits": 4},
     }
@@ -283,8 +285,6 @@ def small_lenet(folder: Path) -> tuple[float, float]:
         "sparsity.amount": 0.95,
         "quantization.bits": 4,
         "quantization.family": "codebook",
-        "distillation.weight": 0.5,
-        "distillation.temperature": 4.0,
     }
     record = bench.made(settings, "search")
     return bench.baseline.metrics["size_bytes"] / record.metrics["size_bytes"], 1 - bench.tested(record)

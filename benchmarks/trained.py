@@ -7,6 +7,7 @@ JPEG files in ``train/CLASS`` and ``test/CLASS``) and ``resnet20-cifar10-jpeg.sa
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import tarfile
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
@@ -107,16 +108,16 @@ def resnet20() -> nn.Module:
 
 
 def lenet5() -> nn.Module:
-    """Return LeNet-5, trained on the spot."""
-    return _trained(LeNet5(), mnist_images(), epochs=3)
+    """Return LeNet-5, trained on the spot at the first call."""
+    return _trained("lenet5", LeNet5(), epochs=3)
 
 
 def lenet300() -> nn.Module:
-    """Return LeNet-300-100, trained on the spot."""
+    """Return LeNet-300-100, trained on the spot at the first call."""
     net = nn.Sequential(
         nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
     )
-    return _trained(net, mnist_images(), epochs=12)
+    return _trained("lenet300", net, epochs=12)
 
 
 def mnist_images() -> paretrim.Splits:
@@ -187,7 +188,22 @@ def _colour(images: list[tuple[str, npt.NDArray[np.uint8]]], count: int) -> tupl
     )
 
 
-def _trained(net: nn.Module, data: paretrim.Splits, epochs: int) -> nn.Module:
+def _trained(name: str, net: nn.Module, epochs: int) -> nn.Module:
+    """Return a network trained on MNIST: the same at every call and in every process, so it is kept in a cache."""
+    root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    cached = root / "paretrim" / f"{name}-{source}.safetensors"
+    if not cached.exists():
+        _train(net, mnist_images(), epochs)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        partial = cached.with_suffix(f".{os.getpid()}")
+        save_file(net.state_dict(), partial)
+        partial.replace(cached)
+    net.load_state_dict(load_file(cached))
+    return net.eval()
+
+
+def _train(net: nn.Module, data: paretrim.Splits, epochs: int) -> None:
     torch.manual_seed(0)
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -203,4 +219,3 @@ def _trained(net: nn.Module, data: paretrim.Splits, epochs: int) -> nn.Module:
             functional.cross_entropy(net.train()(batch.inputs), batch.labels).backward()
             optimizer.step()
             schedule.step()
-    return net.eval()
