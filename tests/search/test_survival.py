@@ -89,11 +89,11 @@ def staged(study: Study, folder: Path, last_phase: Callable[[], None] = lambda: 
         finished=ended.append,
         monitor=Silence(),
         judge=Lenient(),
-        adrift=lambda: stage.ray_died,
+        adrift=lambda: made.ray_died,
         last_phase=last_phase,
     )
-    stage = Stage(study, searcher, folder, ended)
-    return stage
+    made = Stage(study, searcher, folder, ended)
+    return made
 
 
 def of(number: int, kind: str, recipe: Recipe) -> TrialRecord:
@@ -200,7 +200,7 @@ def test_a_search_that_died_in_its_last_phase_goes_on_with_the_rest_of_it(tmp_pa
         study.append(FINAL, finals())
 
     stage = staged(study, tmp_path, last_phase)
-    names = []
+    names: list[str] = []
     while isinstance(config := stage.searcher.suggest(name := f"t{len(names)}"), dict):
         names.append(name)
         stage.say(
