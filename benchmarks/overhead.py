@@ -17,26 +17,28 @@ import argparse
 import hashlib
 import io
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also starts as a script
 
 import optuna
+from optuna.study import StudyDirection
 from rich.console import Console
 
 from paretrim.evaluators import machine
 from paretrim.evaluators.measurement import Measurement
 from paretrim.search import knobs, prepare, samplers
 from paretrim.search.actor import TrialActor
-from paretrim.search.driver import Backlog, _ray, drive  # noqa: PLC2701 - Ray's own start is not what is measured
+from paretrim.search.backlog import Backlog
+from paretrim.search.driver import drive
+from paretrim.search.head import started
 from paretrim.search.job import Job
 from paretrim.search.jobfile import EXAMPLE, load
 from paretrim.search.mirror import Ending, Mirror
@@ -47,6 +49,7 @@ from paretrim.search.space import Space
 from paretrim.search.store import Store
 from paretrim.search.study import Asked, Study
 from paretrim.search.terminal import PlainLines
+from paretrim.search.trial import TrialRunner
 from paretrim.spaces.dimension import Value, existing
 from paretrim.tracking.mlflow_tracker import MlflowTracker
 from paretrim.tracking.records import TrialRecord
@@ -96,8 +99,8 @@ class Shared:
         sampler: As the job named it.
         trial_s: Seconds that each trial slept.
         trials: How many.
-        share: Of the workers' time from the first trial's begin to the last one's end, that which went into trials.
-        used: Asks by sampler.
+        share: Of the workers' time, while all are there and have something to do, that which went into trials.
+        used: Asks by sampler; those of the random start and of the predicted front are not counted.
     """
 
     sampler: str
@@ -107,7 +110,7 @@ class Shared:
     used: dict[str, int]
 
 
-class Idle:
+class Idle(TrialRunner):
     """Makes trials that do nothing, or sleep."""
 
     seconds: ClassVar[float] = 0.0
@@ -115,7 +118,7 @@ class Idle:
     def __init__(self, *_: Any) -> None:
         pass
 
-    def run(self, asked: Asked, *_: Any) -> Iterator[TrialRecord]:
+    def run(self, asked: Asked, seconds: dict[str, float]) -> Iterator[TrialRecord]:  # noqa: ARG002 - as a real one
         """Yield the record of a trial."""
         began = time.time()
         time.sleep(self.seconds)
@@ -132,7 +135,7 @@ def record_of(asked: Asked, began: float, ended: float) -> TrialRecord:
     """Return a record with as many measurements as a real one has, made up from the recipe."""
     digest = hashlib.sha256(str(asked.recipe.items).encode()).hexdigest()
     shares = [int(digest[i : i + 8], 16) / 16**8 for i in range(0, 32, 8)]
-    values = {name: made for name, made in zip(_OBJECTIVES, made_up(asked.recipe.values, shares), strict=True)}
+    values = dict(zip(_OBJECTIVES, made_up(asked.recipe.values, shares), strict=True))
     further = {f"further_{i}": float(i) for i in range(_FURTHER)}
     measurements = tuple(Measurement(n, v, low=v * 0.99, high=v * 1.01, how="made up") for n, v in values.items())
     return TrialRecord(
@@ -144,7 +147,7 @@ def record_of(asked: Asked, began: float, ended: float) -> TrialRecord:
         measurements=(*measurements, *(Measurement(name, v, how="made up") for name, v in further.items())),
         sha256=digest,
         model_sha256=digest,
-        environment={"began": repr(began), "ended": repr(ended)},
+        environment={"began": repr(began), "ended": repr(ended), "worker": str(os.getpid())},
         seconds={"idle": ended - began},
     )
 
@@ -161,7 +164,9 @@ def made_up(values: dict[str, Value], shares: list[float]) -> tuple[float, float
 def main() -> int:
     """Measure, print, and return 1 when the bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="up to 1,000 trials, fewer of the others': under 5 minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="up to 1,000 trials, fewer of the others': under 5 minutes"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
     parser.add_argument("--no-bar", action="store_true", help="only print")
     parser.add_argument("--only", choices=("ours", "optuna", "tune", "workers"), help="one part of it")
@@ -176,7 +181,7 @@ def main() -> int:
     found: list[Taken | Shared] = []
     with TemporaryDirectory() as folder:
         place = Place(Path(folder))
-        with _ray(place.job):
+        with started(place.job):
             for name, part in parts.items():
                 if options.only in (None, name):
                     print(f"measuring {name}", file=sys.stderr, flush=True)
@@ -207,7 +212,11 @@ class Place:
 
     def search(self, trials: int, actor: type[TrialActor], sampler: str = "auto") -> tuple[Study, list[float]]:
         """Run a search; return its study and when each trial ended, in seconds from the first one's start."""
-        changes = {**self.job.model_dump(), "sampler": sampler, "budget": {**self.job.budget.model_dump(), "trials": trials}}
+        changes = {
+            **self.job.model_dump(),
+            "sampler": sampler,
+            "budget": {**self.job.budget.model_dump(), "trials": trials},
+        }
         job = Job(**changes)
         folder = self.store.create("idle")
         study = Study(self.store.study_url, folder.name, self.objectives, job.bounds, job.seed, create=True)
@@ -259,8 +268,7 @@ def asks_alone(place: Place, records: list[TrialRecord]) -> list[tuple[int, floa
     """Return what the default sampler's ask takes in memory after so many of these trials, in milliseconds."""
     request = SamplerRequest(0, len(place.objectives), 10, len(records))
     sampler = samplers.make(samplers.TPE, request)
-    mirror = Mirror(place.space, [optuna.study.StudyDirection(2 if o.maximize else 1) for o in place.objectives],
-                    samplers.history(samplers.TPE))  # fmt: skip
+    mirror = Mirror(place.space, _directions(place), samplers.history(samplers.TPE))
     found = []
     for at, record in enumerate(records):
         if at % max(1, len(records) // 200) == 0:
@@ -280,15 +288,19 @@ def workers(place: Place, quick: bool) -> Iterator[Shared]:
     for sampler, seconds, trials in (("auto", 5.0, 17), *(() if quick else (("auto", 12.0, 41),))):
         runner = type("Sleeping", (Idle,), {"seconds": seconds})
         study, _ = place.search(trials, type("SleepingActor", (TrialActor,), {"Runner": runner}), sampler)
-        yield Shared(sampler, seconds, trials, _share(study.records(), place.job.budget.parallel), study.asks())
+        yield Shared(sampler, seconds, trials, _share(study.records()), study.asks())
 
 
-def _share(records: list[TrialRecord], parallel: int) -> float:
-    """Return the share of the workers' time that went into trials, until the first of the workers had no more to do."""
-    times = sorted((float(r.environment["began"]), float(r.environment["ended"])) for r in records)
-    until = sorted(end for _, end in times)[-parallel]
-    busy = sum(min(end, until) - began for began, end in times if began < until)
-    return busy / ((until - times[0][0]) * parallel)
+def _share(records: list[TrialRecord]) -> float:
+    """Return the share of the workers' time that went into trials, while all of them were there and had something to do."""
+    times = sorted(
+        (float(r.environment["began"]), float(r.environment["ended"]), r.environment["worker"]) for r in records
+    )
+    workers = {worker for _, _, worker in times}
+    since = max(next(began for began, _, who in times if who == worker) for worker in workers)
+    until = min(max(ended for _, ended, who in times if who == worker) for worker in workers)
+    busy = sum(max(0.0, min(ended, until) - max(began, since)) for began, ended, _ in times)
+    return busy / ((until - since) * len(workers))
 
 
 def plain_optuna(place: Place, counts: tuple[int, ...]) -> Iterator[Taken]:
@@ -300,7 +312,10 @@ def plain_optuna(place: Place, counts: tuple[int, ...]) -> Iterator[Taken]:
         since, ended = time.perf_counter(), []
         for _ in range(count):
             trial = study.ask()
-            values = {d.name: knobs.from_sampled(d, trial._suggest(d.name, knobs.distribution(d))) for d in place.space.searched}
+            values = {
+                d.name: knobs.from_sampled(d, trial._suggest(d.name, knobs.distribution(d)))
+                for d in place.space.searched
+            }
             study.tell(trial, made_up(existing(place.space.dimensions, values), [0.5] * 4))
             ended.append(time.perf_counter() - since)
         yield Taken("plain Optuna, SQLite", count, ended[-1] / count * 1e3, _last(ended, count))
@@ -317,7 +332,9 @@ def tune_with_optuna(place: Place, counts: tuple[int, ...]) -> Iterator[Taken]:
         return dict(zip(_OBJECTIVES, made_up(config, [0.5] * 4), strict=True))
 
     for count in counts:
-        search = OptunaSearch(space, metric=list(_OBJECTIVES), mode=["max" if o.maximize else "min" for o in place.objectives])
+        search = OptunaSearch(
+            space, metric=list(_OBJECTIVES), mode=["max" if o.maximize else "min" for o in place.objectives]
+        )
         since = time.perf_counter()
         tune.Tuner(
             tune.with_resources(nothing, {"cpu": 1}),
@@ -328,8 +345,8 @@ def tune_with_optuna(place: Place, counts: tuple[int, ...]) -> Iterator[Taken]:
         yield Taken("Ray Tune, OptunaSearch", count, total, total)
 
 
-def _directions(place: Place) -> list[str]:
-    return ["maximize" if o.maximize else "minimize" for o in place.objectives]
+def _directions(place: Place) -> list[StudyDirection]:
+    return [StudyDirection.MAXIMIZE if o.maximize else StudyDirection.MINIMIZE for o in place.objectives]
 
 
 def show(taken: list[Taken], shared: list[Shared]) -> None:
@@ -338,8 +355,12 @@ def show(taken: list[Taken], shared: list[Shared]) -> None:
     for t in taken:
         numbers = (t.total_ms, t.ask_ms, t.beyond_ms, t.last_ms, t.last_ask_ms, t.last_beyond_ms)
         cells = ["-" if number is None else f"{number:.1f}" for number in numbers]
-        print(f"{t.what:<24}{t.trials:>8}" + "".join(f"{c:>{w}}" for c, w in zip(cells, (9, 8, 9, 13, 8, 9), strict=True)))
-    print("ask: the sampler's own, alone and in memory; beyond: the rest; at the end: over the last fifth of the trials")
+        print(
+            f"{t.what:<24}{t.trials:>8}" + "".join(f"{c:>{w}}" for c, w in zip(cells, (9, 8, 9, 13, 8, 9), strict=True))
+        )
+    print(
+        "ask: the sampler's own, alone and in memory; beyond: the rest; at the end: over the last fifth of the trials"
+    )
     if shared:
         print(f"\n{'sampler':<24}{'trials':>8}{'seconds':>9}{'busy':>8}  asks")
     for s in shared:
