@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import io
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
