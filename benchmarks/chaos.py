@@ -137,8 +137,8 @@ class Chaos:
 
     def _deal(self, kind: str) -> None:
         delay_s = self._random.uniform(0, self.plan.delay_s)
-        if kind in (GCS, RAYLET):
-            self._victim(kind)  # Ray's processes come late; a moment after that
+        if kind not in (DRIVER, CTRL_C, DISK):
+            self._victim(kind)  # it comes late in a run; some time after that
         self._wait(delay_s)
         victim = self._victim(kind)
         if victim is None:
@@ -186,7 +186,7 @@ class Chaos:
         self.runs += 1
         if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background jobs, and inherited
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        environment = {**os.environ, "TMPDIR": str(self.folder), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "TMPDIR": str(self.folder), "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "paretrim", *what, "--store", str(self.store)],
@@ -242,8 +242,10 @@ class Chaos:
         return self._await(lambda: len(self._look()) > ended)
 
     def _await(self, done: Callable[[], bool]) -> tuple[int | None, bool]:
-        deadline = time.monotonic() + self.plan.patience_s
+        deadline, size = time.monotonic() + self.plan.patience_s, 0
         while time.monotonic() < deadline:
+            if size < (size := self._output.stat().st_size):
+                deadline = time.monotonic() + self.plan.patience_s  # it still has something to say
             code = None if self._process is None else self._process.poll()
             if code is not None:
                 return code, False
@@ -255,8 +257,9 @@ class Chaos:
 
     def _give_up(self) -> None:
         if self._process is not None:
-            self._process.kill()
+            self._process.send_signal(signal.SIGABRT)  # it writes where each of its threads is
             self._expected = self._process.wait()
+            shutil.copy(self._output, Path(gettempdir(), f"{self.folder.name}-hung-{self.runs}.txt"))
 
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -361,7 +364,7 @@ def main() -> int:
     parser.add_argument("--no-bar", action="store_true", help="only print")
     options = parser.parse_args()
     count = options.kills or (8 if options.quick else 36)
-    trials = max(6, count)
+    trials = max(6, 2 * count // 3)
     plan = Plan(kinds(count, options.seed), trials, 8.0 if options.quick else 20.0, 300.0, options.seed)
     chaos, wrong, how = unleash(plan)
     facts = machine.describe()

@@ -144,7 +144,8 @@ class _Drive:
                 last_phase=lambda: _last_phase(job, study, monitor),
             )
             stopper = _Stopper(searcher, self.purse, monitor)
-            with _interruptible(stopper), searcher.writing():
+            then = f"go on with: paretrim resume {self.folder.name}"
+            with _interruptible(stopper), head.watched(then), searcher.writing():
                 self._tune(searcher, stopper, head)
             died = "" if searcher.closing else head.dead()
             if died:

@@ -11,9 +11,9 @@ from paretrim.errors import ResumeError, TrialError, UsageError
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.served import served
 from paretrim.search import finals, prepare, reach, searched
+from paretrim.search.backlog import Backlog
 from paretrim.search.context import TrialContext
 from paretrim.search.costs import with_costs
-from paretrim.search.backlog import Backlog
 from paretrim.search.driver import drive
 from paretrim.search.job import Job
 from paretrim.search.longer import FINAL

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import gettempdir
@@ -14,6 +16,9 @@ import ray
 
 from paretrim.errors import TrialError
 from paretrim.search.job import Job
+
+# Tune notices by itself, and comes back, unless it waits for an answer of the one that died.
+_LOOK_S, _PATIENCE_S = 1.0, 40.0
 
 
 class Head:
@@ -30,6 +35,34 @@ class Head:
     def died(self) -> bool:
         """Tell whether one died."""
         return bool(self.dead())
+
+    @contextlib.contextmanager
+    def watched(self, then: str) -> Iterator[None]:
+        """End this process in order when it waits for one of Ray's that died, which can be for ever.
+
+        Args:
+            then: What the user does after that.
+        """
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(_LOOK_S):
+                name = self.dead()
+                if name and not over.wait(_PATIENCE_S):
+                    sys.stdout.flush()
+                    sys.stderr.write(
+                        f"Error: Ray's {name} died, and what waits for it cannot go on; nothing that ended is lost: {then}\n"
+                    )
+                    sys.stderr.flush()
+                    # Ray itself would abort the process after a minute, without a word of what to do.
+                    os._exit(1)
+
+        thread = threading.Thread(target=watch, name="paretrim-head", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
 
 
 @contextlib.contextmanager

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from paretrim.errors import StoreError
+from paretrim.errors import StoreError, UsageError
 
 # A disk that has not even this much is full for any trial.
 _LEAST_BYTES = 1 << 20
@@ -44,13 +45,14 @@ def why_in(text: str) -> str:
 
 def why_full(folder: Path) -> str:
     """Return why nothing can be written into a folder, or nothing when it can."""
-    probe = folder / "room"
+    probe = folder / f"room-{os.getpid()}"
     try:
         probe.write_bytes(bytes(_LEAST_BYTES))
     except OSError as error:
         return why_unwritten(error)
     finally:
-        probe.unlink(missing_ok=True)
+        with suppress(OSError):
+            probe.unlink()
     return ""
 
 
@@ -70,7 +72,8 @@ def writable(root: Path, then: str) -> Iterator[None]:
     except StoreError:
         raise
     except Exception as error:
-        why = why_unwritten(error)
+        # What stumbles over a file that was cut short does not say so.
+        why = why_unwritten(error) or ("" if isinstance(error, UsageError) else why_full(root))
         if not why:
             raise
         raise unwritable(root, why, then) from error

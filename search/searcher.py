@@ -203,7 +203,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         try:
             yield
         except Exception as error:
-            why = why_unwritten(error)
+            # What stumbles over a file that was cut short does not say so.
+            why = why_unwritten(error) or self.unwritten or why_full(self._scratch)
             if not why:
                 raise
             self._halt(why)
