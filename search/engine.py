@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import gettempdir
 
 from paretrim.errors import ResumeError, TrialError, UsageError
 from paretrim.evaluators.accuracy import AccuracyEvaluator
@@ -32,6 +37,9 @@ from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.sensitivity import Profile
 from paretrim.tracking.tracker import Summary, Tracker
 from paretrim.tracking.view import View
+
+# Ours among the temporary folders, whose names end in eight random letters; nothing needs one for a day.
+_TEMPORARY, _OLD_S = "paretrim-????????", 86_400.0
 
 
 @dataclass(frozen=True)
@@ -180,6 +188,13 @@ def _then(folder: JobFolder) -> str:
 def _tidy(folder: JobFolder) -> None:
     """Delete what processes left that were killed."""
     shutil.rmtree(folder.scratch, ignore_errors=True)
+    for path in Path(gettempdir()).glob(_TEMPORARY):
+        with suppress(FileNotFoundError):  # another search has just deleted it
+            found = path.lstat()
+            old = time.time() - found.st_mtime > _OLD_S
+            ours = found.st_uid == os.getuid() and path.name != f"paretrim-{os.getuid()}"  # the lane's
+            if old and ours and stat.S_ISDIR(found.st_mode):
+                shutil.rmtree(path, ignore_errors=True)
     for path in (*folder.artifacts.glob("*.partial"), *folder.artifacts.glob("*.partial.npz")):
         path.unlink(missing_ok=True)
 

@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))  # where the benchmark
 from benchmarks.chaos import CTRL_C, DISK, DRIVER, Chaos, Plan, unleash
 from benchmarks.chaos_processes import ACTOR, GCS, MEASURING, RAYLET
 
-TRIALS = 6
+TRIALS = 4
 PATIENCE_S = 180.0
 
 
@@ -21,7 +21,7 @@ PATIENCE_S = 180.0
 def job(job_file: Path, tmp_path: Path) -> Path:
     """A job whose candidates are previewed, and whose best point is trained longer in the end."""
     document = yaml.safe_load(job_file.read_text())
-    document |= {"search": {"finals": {"points": 1, "seeds": 2}}}
+    document |= {"search": {"finals": {"points": 1, "seeds": 1}}}
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(document))
     return path
@@ -35,8 +35,8 @@ def strike(job: Path, *kinds: str) -> Chaos:
     return chaos
 
 
-def test_a_search_survives_the_death_of_a_trials_process_of_ray_and_of_the_driver(job: Path) -> None:
-    chaos = strike(job, RAYLET, ACTOR, DRIVER)
+def test_a_search_survives_the_death_of_ray_and_of_its_driver(job: Path) -> None:
+    chaos = strike(job, RAYLET, DRIVER)
     by_kind = {blow.kind: blow.effect for blow in chaos.blows}
     assert by_kind[DRIVER] == "ended; resumed"
     assert by_kind[RAYLET].startswith("went on: Ray's raylet died")

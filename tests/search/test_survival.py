@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,13 +14,14 @@ from optuna.exceptions import StorageInternalError
 
 from paretrim.errors import StoreError, UsageError
 from paretrim.evaluators import child
-from paretrim.search import driver, room
+from paretrim.search import driver, engine, room
 from paretrim.search.actor import RECORD, hang_file
 from paretrim.search.ahead import Ahead
 from paretrim.search.judge import Lenient
 from paretrim.search.longer import FINAL
 from paretrim.search.monitor import Silence
 from paretrim.search.searcher import StudySearcher
+from paretrim.search.store import JobFolder
 from paretrim.search.study import Study
 from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.records import TrialRecord
@@ -240,6 +242,21 @@ def test_a_search_that_died_before_it_began_leaves_its_name_free(tmp_path: Path)
     study.tell(sample_record(one.number, kind="baseline"))
     with pytest.raises(UsageError, match="trials of a search 'tiny-1', whose folder is gone"):
         a_study(tmp_path)
+
+
+def test_what_killed_processes_left_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "gettempdir", lambda: str(tmp_path))
+    folder = JobFolder("tiny-1", tmp_path / "tiny-1")
+    names = ("paretrim-abcd1234", "paretrim-new_0000", "other", "tiny-1/scratch/bench-1", "tiny-1/artifacts")
+    for name in names:
+        (tmp_path / name).mkdir(parents=True)
+    os.utime(tmp_path / names[0], (0, 0))
+    os.utime(tmp_path / "other", (0, 0))
+    for name in ("a.onnx.12.partial", "a.samples.partial.npz", "a.onnx.xz"):
+        (folder.artifacts / name).touch()
+    engine._tidy(folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "paretrim-new_0000", "tiny-1"]
+    assert [path.name for path in folder.path.rglob("*")] == ["artifacts", "a.onnx.xz"]
 
 
 def test_a_full_disk_is_found_behind_other_errors() -> None:
