@@ -39,10 +39,6 @@ class Encoding:
         """Return what distances between recipes are taken in: numbers as they are, choices among words one for each."""
         return np.concatenate([_features(each, values.get(each.name, each.neutral)) for each in self.dimensions])
 
-    def covers(self, values: Mapping[str, Value]) -> bool:
-        """Tell whether each knob's value is one that is searched, as a neutral value need not be."""
-        return all(values[d.name] in d.values for d in self.dimensions if isinstance(d, Choice) and d.name in values)
-
     def decode(self, row: Floats) -> dict[str, Value]:
         """Return the recipe of some knobs between 0 and 1, without those that do not exist with the others."""
         found = {each.name: _value(each, float(at)) for each, at in zip(self.dimensions, row, strict=True)}

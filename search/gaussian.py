@@ -40,6 +40,11 @@ class Process:
     mean: float
     spread: float
 
+    @property
+    def noise(self) -> float:
+        """Standard deviation of what is observed about what is expected, where all is known: noise, and what no knob tells."""
+        return self.spread * self.scales[3]
+
     def predict(self, trend: Floats, knobs: Floats) -> tuple[Floats, Floats]:
         """Return the expected values and their standard deviations, each of shape ``(M,)``.
 

@@ -129,18 +129,24 @@ class Guide:
             count = self._habits.first - begun if first else self._habits.batch * self._pace.batches(records)
             with self._pace.clocked():
                 self._waiting = self._batch(records, under_way, known, count)
-        return self._waiting.pop(0) if self._waiting else None
+        while self._waiting:
+            values = self._waiting.pop(0)
+            if not known(self._space.recipe(values, 0)):  # the sampler may have come upon it in the meantime
+                return values
+        return None
 
     def hope(self, records: Sequence[TrialRecord], recipe: Recipe, errors: float = 2.0) -> float | None:
         """Return the score that a recipe reaches at best, by what is predicted; None while that is not known."""
         if sum(r.kind == SEARCHED and r.complete for r in records) < 2 * len(self._terms.objectives):
             return None
-        if not self._surrogate.ready:
+        metric = next((o for o in self._terms.objectives if o.name == self._terms.metric), None)
+        if metric is None or not self._surrogate.ready:
             return None
         guess = self._surrogate.predict([recipe.values])
-        metric = next(o for o in self._terms.objectives if o.name == self._terms.metric)
         sign = 1.0 if metric.maximize else -1.0
-        return float(guess.expected[metric.name][0] + sign * errors * guess.error[metric.name][0])
+        # Of what will be measured, as the scores are that it is held against.
+        error = math.hypot(float(guess.error[metric.name][0]), self._surrogate.noise(metric.name))
+        return float(guess.expected[metric.name][0]) + sign * errors * error
 
     def _has_turn(self, begun: int, records: Sequence[TrialRecord]) -> bool:
         if begun < self._habits.first:
@@ -169,7 +175,10 @@ class Guide:
     def _start(self, records: Sequence[TrialRecord], generator: np.random.Generator) -> Floats:
         """Return the recipes of the front, and others that would branch off from the parents of these."""
         objectives, constraints = self._terms.objectives, self._terms.constraints
-        fronts = (trial_front(each, objectives, constraints)[:_ELITE] for each in (records, self._earlier))
+        names = {o.name for o in objectives}
+        # An earlier search may have had other objectives.
+        earlier = [r for r in self._earlier if names <= r.metrics.keys()]
+        fronts = (trial_front(each, objectives, constraints)[:_ELITE] for each in (records, earlier))
         elite = [self._encoding.encode(r.recipe) for front in fronts for r in front]
         branching = {part.name for part in self._space.techniques if part.branches}
         late = np.array([d.name.partition(".")[0] in branching for d in self._encoding.dimensions])

@@ -60,7 +60,8 @@ class Surrogate:
 
     def learn(self, records: Sequence[TrialRecord]) -> None:
         """Fit to the trials that ended; those that stopped early say what they cost, and how they did at the time."""
-        base = baseline_metrics(records)
+        # Of several searches the last one, whose the others' trials are held against.
+        base = baseline_metrics([*reversed(records)])
         gains = _gains(records, self._terms.metric)
         processes: dict[str, Process] = {}
         for objective in self._terms.objectives:
@@ -89,6 +90,10 @@ class Surrogate:
     def ready(self) -> bool:
         """Whether it has learned anything yet."""
         return bool(self._processes)
+
+    def noise(self, name: str) -> float:
+        """Return the standard deviation of an objective's measurements about what is expected, however much is known."""
+        return self._processes[name].noise
 
     def predict(self, recipes: Sequence[Mapping[str, Value]]) -> Guess:
         """Return what is expected of recipes."""

@@ -100,7 +100,6 @@ def test_a_recipe_comes_back_from_its_numbers(data: st.DataObject) -> None:
     assert row.shape == (len(encoding.dimensions),)
     assert ((row >= 0.0) & (row <= 1.0)).all()
     assert same(encoding.decode(row), values)
-    assert encoding.covers(values)
     features = encoding.features(values)
     assert np.isfinite(features).all()
     assert ((features >= 0.0) & (features <= 1.0)).all()
@@ -135,9 +134,6 @@ def test_a_value_is_the_one_that_the_sampler_has_to_the_bit(data: st.DataObject)
 def test_the_baselines_values_need_not_be_searched() -> None:
     bits = Choice("quantization.bits.stem", (2, 4, 8), "none")
     encoding = Encoding((bits, Range("pruning.ratio.stem", 0.25, 0.75, neutral=0.0, step=0.25)), {})
-    assert not encoding.covers({bits.name: "none"})
-    assert encoding.covers({bits.name: 8})
-    assert encoding.covers({})
     assert encoding.encode({}).tolist() == encoding.encode({"pruning.ratio.stem": 0.25}).tolist()
 
 
