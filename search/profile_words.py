@@ -35,9 +35,8 @@ def _table(places: dict[str, list[Effect]]) -> Table:
     table.add_column("layer", overflow="fold")
     for value in values:
         table.add_column(value, justify="right")
-    table.add_column("at its strongest", justify="right")
-    table.add_column("", justify="right")
-    table.add_column("", justify="right")
+    for head in ("at its strongest:\nloss", "\nkB saved", "\nms saved"):
+        table.add_column(head, justify="right")
     for place, effects in places.items():
         by_value = {label(effect.value): effect for effect in effects}
         cells = [_change(by_value.get(value)) for value in values]
@@ -53,6 +52,6 @@ def _change(effect: Effect | None) -> Text:
 
 def _savings(effects: list[Effect]) -> tuple[str, str, str]:
     best = max(effects, key=lambda effect: effect.bytes_saved)
-    faster = "" if best.ms_saved is None else f"{best.ms_saved:+.4f} ms saved"
-    worse = "" if best.loss_increase is None else f"loss {best.loss_increase:+.3g}"
-    return worse, f"{best.bytes_saved / 1e3:,.1f} kB saved", faster
+    faster = "" if best.ms_saved is None else f"{best.ms_saved:.4f}"
+    worse = "" if best.loss_increase is None else f"{best.loss_increase:+.3g}"
+    return worse, f"{best.bytes_saved / 1e3:,.1f}", faster

@@ -8,27 +8,33 @@ from typing import Any
 
 from paretrim.tracking.sensitivity import Effect, Profile
 
+# Rises of the loss below the worst by more powers of ten than these are as good as none.
+_DECADES = 3
+
 
 def heatmap_page(title: str, profile: Profile) -> str:
     """Return a self-contained HTML page: layers against values, coloured by the rise of the loss without recovery."""
     import plotly.graph_objects as go  # noqa: PLC0415 - slow to import, needed once a profile
 
     charts: list[str] = []
+    worst = _worst(profile)
+    left = 30 + 7 * max((len(place) for places in profile.families().values() for place in places), default=0)
     for family, places in profile.families().items():
-        figure = go.Figure(_heatmap(go, places, profile.metric))
+        figure = go.Figure(_heatmap(go, places, profile.metric, worst, scale=not charts))
         figure.update_layout(
             template="plotly_white",
             title=f"{family}: change of {profile.metric} and of the loss, without recovery",
-            height=140 + 26 * len(places),
-            margin={"l": 20, "r": 20, "t": 60, "b": 40},
+            height=140 + 26 * len(places) + (0 if charts else 60),  # the first has the scale beside it
+            margin={"l": left, "r": 130, "t": 60, "b": 40},
         )
-        figure.update_xaxes(type="category")
-        figure.update_yaxes(type="category", autorange="reversed", automargin=True)
-        charts.append(figure.to_html(full_html=False, include_plotlyjs=not charts, config={"displaylogo": False}))
+        figure.update_xaxes(type="category", showgrid=False)
+        figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
+        config = {"displayModeBar": False}
+        charts.append(figure.to_html(full_html=False, include_plotlyjs=not charts, config=config))
     said = (
         f"Each cell turns one knob alone, on {profile.samples} training samples. Uncompressed: {profile.metric} "
         f"{profile.score:.4f}, loss {profile.loss:.4g}, {profile.weight_bytes / 1e3:,.0f} kB of weights, "
-        f"{profile.latency_ms:.4g} ms. Hover for loss, bytes and time."
+        f"{profile.latency_ms:.4g} ms. Colours mean the same rise of the loss in all maps. Hover for bytes and time."
     )
     head = "<meta charset='utf-8'><style>body{font:15px system-ui,sans-serif;margin:24px;color:#1f2328}</style>"
     body = f"<h1>{escape(title)}: sensitivity</h1><p>{escape(said)}</p>{''.join(charts)}"
@@ -37,21 +43,26 @@ def heatmap_page(title: str, profile: Profile) -> str:
     )
 
 
-def _heatmap(go: Any, places: dict[str, list[Effect]], metric: str) -> Any:
+def _heatmap(go: Any, places: dict[str, list[Effect]], metric: str, worst: float, scale: bool) -> Any:
     values = list(dict.fromkeys(label(effect.value) for effects in places.values() for effect in effects))
     rows = [{label(effect.value): effect for effect in effects} for effects in places.values()]
     cells = [[row.get(value) for value in values] for row in rows]
-    losses = [[None if e is None else e.loss_increase for e in row] for row in cells]
-    worst = max((loss for row in losses for loss in row if loss is not None and math.isfinite(loss)), default=0.0)
     return go.Heatmap(
         x=values,
         y=[place or "all" for place in places],
-        z=losses,
-        zmin=0.0,
-        zmax=worst if worst > 0 else 1.0,
+        z=[
+            [None if e is None or e.loss_increase is None else _shade(e.loss_increase, worst) for e in r] for r in cells
+        ],
+        zmin=0,
+        zmax=_DECADES,
         colorscale="Reds",
-        colorbar={"title": "loss"},
-        text=[["" if e is None else _cell(e) for e in row] for row in cells],
+        showscale=scale,
+        colorbar={
+            "title": "loss",
+            "tickvals": list(range(_DECADES + 1)),
+            "ticktext": [f"{'' if i else 'to '}{worst / 10 ** (_DECADES - i):+.2g}" for i in range(_DECADES + 1)],
+        },
+        text=[["" if e is None else _cell(e, worst) for e in row] for row in cells],
         texttemplate="%{text}",
         customdata=[["" if e is None else _hover(e, metric) for e in row] for row in cells],
         hovertemplate="%{customdata}<extra></extra>",
@@ -60,13 +71,30 @@ def _heatmap(go: Any, places: dict[str, list[Effect]], metric: str) -> Any:
     )
 
 
+def _worst(profile: Profile) -> float:
+    """Return the largest rise of the loss, 1 where nothing rises."""
+    rises = [effect.loss_increase for effect in profile.effects if effect.loss_increase is not None]
+    return max((rise for rise in rises if math.isfinite(rise) and rise > 0), default=1.0)
+
+
+def _shade(rise: float, worst: float) -> float:
+    """Return how dark a rise of the loss is, by ratios, so that what is harmless beside the worst stays pale."""
+    if not math.isfinite(rise):
+        return _DECADES
+    share = rise / worst
+    return max(0.0, _DECADES + math.log10(share)) if share > 0 else 0.0
+
+
 def label(value: object) -> str:
     """Return a knob's value as it stands in tables."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _cell(effect: Effect) -> str:
-    return "failed" if effect.score_change is None else f"{effect.score_change:+.3f}, loss {effect.loss_increase:+.2g}"
+def _cell(effect: Effect, worst: float) -> str:
+    if effect.score_change is None or effect.loss_increase is None:
+        return "failed"
+    rise = 0.0 if abs(effect.loss_increase) < worst / 10**_DECADES else effect.loss_increase
+    return f"{effect.score_change:+.3f}, loss {rise:+.2g}"
 
 
 def _hover(effect: Effect, metric: str) -> str:
@@ -76,5 +104,6 @@ def _hover(effect: Effect, metric: str) -> str:
     lines += [f"{escape(metric)} {effect.score_change:+.4f}", f"loss {effect.loss_increase:+.4g}"]
     lines.append(f"weights {effect.bytes_saved / 1e3:,.1f} kB smaller")
     if effect.ms_saved is not None:
-        lines.append(f"{effect.ms_saved:.4g} ms faster ({'measured' if effect.measured else 'predicted'})")
+        way = "faster" if effect.ms_saved >= 0 else "slower"
+        lines.append(f"{abs(effect.ms_saved):.4g} ms {way} ({'measured' if effect.measured else 'predicted'})")
     return "<br>".join(lines)

@@ -72,33 +72,46 @@ class TestHeatmap:
     def test_it_has_a_map_for_each_family_with_layers_against_values(self) -> None:
         ratios, bits, blocks = traces(heatmap_page("mine", PROFILE))
         assert (ratios["x"], ratios["y"]) == (["0.25", "0.5"], ["stem", "blocks.0.conv1"])
-        assert ratios["z"] == [[0.02, 0.4], [None, 0.1]]
+        assert [[cell is None for cell in row] for row in ratios["z"]] == [[False, False], [True, False]]
         assert (bits["x"], bits["y"], bits["z"]) == (["8"], ["head"], [[0.0]])
         assert (blocks["y"], blocks["z"]) == (["all"], [[None]])
 
-    def test_colours_run_from_no_loss_to_the_worst(self) -> None:
-        ratios, bits, blocks = traces(heatmap_page("mine", PROFILE))
-        assert (ratios["zmin"], ratios["zmax"]) == (0.0, 0.4)
-        assert bits["zmax"] > bits["zmin"]  # also where nothing changes, and where nothing is known
-        assert blocks["zmax"] > blocks["zmin"]
+    def test_a_colour_means_the_same_rise_of_the_loss_in_all_maps(self) -> None:
+        effects = (*EFFECTS, Effect("quantization.bits.head", 4, 0.04, 0.0, 1000.0, None))
+        maps = traces(heatmap_page("mine", replace(PROFILE, effects=effects)))
+        assert {(each["zmin"], each["zmax"], each["colorscale"][-1][1]) for each in maps} == {(0, 3, "rgb(103,0,13)")}
+        assert maps[0]["z"][0][1] == 3
+        assert maps[1]["z"] == [[0.0, pytest.approx(2.0)]]  # a tenth of the worst
+        assert [each["showscale"] for each in maps] == [True, False, False]
+        assert maps[0]["colorbar"]["ticktext"] == ["to +0.0004", "+0.004", "+0.04", "+0.4"]
+
+    def test_where_nothing_rises_all_is_pale(self) -> None:
+        (bits,) = traces(heatmap_page("mine", replace(PROFILE, effects=(replace(EFFECTS[3], loss_increase=-0.1),))))
+        assert (bits["z"], bits["zmax"]) == ([[0.0]], 3)
 
     @pytest.mark.parametrize("loss", [math.nan, math.inf])
     def test_a_loss_that_is_no_number_leaves_the_colours_of_the_others(self, loss: float) -> None:
         odd = replace(EFFECTS[0], loss_increase=loss)
         (ratios, *_) = traces(heatmap_page("mine", replace(PROFILE, effects=(odd, *EFFECTS[1:]))))
-        assert ratios["zmax"] == 0.4
-        assert ratios["z"][0][1] == 0.4
+        assert ratios["z"][0] == [3, 3]
+        assert ratios["colorbar"]["ticktext"][-1] == "+0.4"
 
     def test_a_cell_tells_the_score_and_the_loss_or_that_it_failed(self) -> None:
         ratios, _, blocks = traces(heatmap_page("mine", PROFILE))
         assert ratios["text"] == [["-0.010, loss +0.02", "-0.200, loss +0.4"], ["", "-0.050, loss +0.1"]]
         assert blocks["text"] == [["failed"]]
 
+    def test_a_rise_that_is_as_good_as_none_reads_so(self) -> None:
+        tiny = replace(EFFECTS[0], loss_increase=1e-5)
+        (ratios, *_) = traces(heatmap_page("mine", replace(PROFILE, effects=(tiny, *EFFECTS[1:]))))
+        assert ratios["text"][0] == ["-0.010, loss +0", "-0.200, loss +0.4"]
+
     def test_hovering_tells_what_was_measured_and_what_failed(self) -> None:
         ratios, _, blocks = traces(heatmap_page("mine", PROFILE))
         assert "accuracy -0.2000" in ratios["customdata"][0][1]
         assert "0.002 ms faster (measured)" in ratios["customdata"][0][1]
         assert "(predicted)" in ratios["customdata"][0][0]
+        assert "0.003 ms slower" in ratios["customdata"][1][1]
         assert "does not run without &lt;one&gt; block" in blocks["customdata"][0][0]
 
     def test_it_shows_without_a_network_and_carries_its_script_once(self) -> None:
