@@ -29,7 +29,7 @@ import numpy as np
 from paretrim.errors import ArtifactError
 from paretrim.evaluators import evaluator as evaluators
 from paretrim.evaluators.artifact import Artifact
-from paretrim.evaluators.evaluator import Bench, Evaluator, Specimen
+from paretrim.evaluators.evaluator import Bench, Evaluator, PreviewingEvaluator, Specimen
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.storage import of_widths
@@ -207,7 +207,10 @@ class TargetContract:
 
 
 class EvaluatorContract:
-    """What an evaluator keeps to. A subclass gives the pytest fixture ``evaluator``."""
+    """What an evaluator keeps to. A subclass gives the pytest fixture ``evaluator``.
+
+    What concerns previews is skipped for an evaluator that gives none.
+    """
 
     def address(self) -> TargetAddress:
         """Return the target on which the evaluator is tried; override it to try another."""
@@ -238,6 +241,22 @@ class EvaluatorContract:
         first, second = (evaluator.measure(each, place) for each in (baseline, other))
         _require([m.name for m in first] == [m.name for m in second], "names differ from model to model")
         _require(other.model.read_bytes() == other.artifact.read(), "measuring changed the model file")
+
+    def test_a_preview_tells_some_of_what_is_measured(self, evaluator: Evaluator, tmp_path: Path) -> None:
+        """Candidates that are not trained yet are held against the numbers of the same names."""
+        if not isinstance(evaluator, PreviewingEvaluator):
+            raise SkipTest("it gives no preview")
+        subject = specimen(self.address(), small_mlp(), INPUT_SHAPE, tmp_path)
+        place = bench(self.address(), subject, INPUT_SHAPE, tmp_path)
+        told = evaluator.preview(subject, place)
+        names = [each.name for each in told]
+        _require(len(names) > 0, "the preview is empty; leave the method out")
+        _require(len(set(names)) == len(names), f"a name is given twice: {names}")
+        unknown = set(names) - {each.name for each in evaluator.measure(subject, place)}
+        _require(not unknown, f"{sorted(unknown)} are told beforehand, but never measured")
+        for each in told:
+            _check_numbers(each)
+        _require(subject.model.read_bytes() == subject.artifact.read(), "the preview changed the model file")
 
 
 def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -76,6 +77,8 @@ def best_case(preview: Preview, records: Sequence[TrialRecord], objectives: Sequ
     found = {}
     for each in preview.measurements:
         value = each.value if each.low is None else each.low
+        if not math.isfinite(value):
+            continue  # nobody knows what it will be
         share = size_floor(records) if each.name == SIZE else 1.0 - noise.get(each.name, 0.0)
         found[each.name] = value * share
     return found

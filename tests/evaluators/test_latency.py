@@ -116,6 +116,16 @@ class TestNumbers:
         assert f"times {reference_ms:.4g} ms" in found["latency_ms"].how
         assert found["latency_raw_ms"].value == pytest.approx(3.0), "what the clock showed is not scaled"
 
+    def test_a_preview_is_rougher_and_taken_in_any_crowd(self, canned: Canned, bench: Bench, subject: Specimen) -> None:
+        requests = canned([told(timed(2.0), timed(3.0, ratio=1.6, width=0.4, spread=0.9), others=True)])
+        (found,) = LatencyEvaluator().preview(subject, dataclasses.replace(bench, reference_ms=2.5))
+        assert found.name == "latency_ms"
+        assert (found.value, found.low, found.high) == pytest.approx((4.0, 2.5 * 1.6 * 0.6, 2.5 * 1.6 * 1.4))
+        (request,) = requests()
+        assert request["models"] == [str(bench.baseline), str(subject.model)]
+        assert request["layouts"] == [3, 3]
+        assert request["throughput"] == []
+
     def test_latencies_of_finalists_are_told_alike(self, canned: Canned, bench: Bench) -> None:
         canned([told(timed(2.0), timed(3.0, ratio=1.6), timed(1.0, ratio=0.5))])
         contest, attempts = time_quietly([bench.baseline, Path("a"), Path("b")], bench, None)

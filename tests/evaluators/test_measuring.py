@@ -262,6 +262,18 @@ class Twice(Silent):
     metrics: ClassVar[tuple[str, ...]] = ("loudness", "loudness")
 
 
+class Foretelling(Silent):
+    """Tells beforehand what is given."""
+
+    told: ClassVar[tuple[Measurement, ...]] = ()
+
+    def measure(self, specimen: Specimen, bench: Bench) -> tuple[Measurement, ...]:
+        return (Measurement("loudness", 1.0),)
+
+    def preview(self, specimen: Specimen, bench: Bench) -> tuple[Measurement, ...]:
+        return self.told
+
+
 class FakeContract(EvaluatorContract):
     """Its contract on a quick target."""
 
@@ -286,6 +298,23 @@ class TestContractHasTeeth:
     def test_a_changed_file_is_caught(self, tmp_path: Path) -> None:
         with pytest.raises(AssertionError, match="changed the model file"):
             FakeContract().test_measuring_again_gives_the_same_names(Meddling(), tmp_path)
+
+    @pytest.mark.parametrize(
+        ("told", "complaint"),
+        [
+            ((), "the preview is empty"),
+            ((Measurement("loudness", 1.0), Measurement("loudness", 2.0)), "a name is given twice"),
+            ((Measurement("silence", 1.0),), r"\['silence'\] are told beforehand, but never measured"),
+            ((Measurement("loudness", float("nan")),), "not finite"),
+            ((Measurement("loudness", 3.0, low=1.0, high=2.0),), "outside its interval"),
+        ],
+    )
+    def test_a_wrong_preview_is_caught(
+        self, told: tuple[Measurement, ...], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Foretelling, "told", told)
+        with pytest.raises(AssertionError, match=complaint):
+            FakeContract().test_a_preview_tells_some_of_what_is_measured(Foretelling(), tmp_path)
 
     def test_a_name_given_twice_is_caught(self) -> None:
         with pytest.raises(AssertionError, match="a name twice"):

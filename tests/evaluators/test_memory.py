@@ -62,6 +62,16 @@ class TestAnswers:
         canned(peaks(58 * MB, 62 * MB, 1 * MB, 1 * MB))
         assert "of 2 processes" in measured(MemoryEvaluator(), subject, bench)["memory_bytes"].how
 
+    def test_a_preview_takes_one_process_beside_the_empty_ones(
+        self, canned: Canned, bench: Bench, subject: Specimen
+    ) -> None:
+        requests = canned(peaks(*(x * MB for x in (58, 1, 1.5, 1, 0.5))))
+        evaluator = MemoryEvaluator()
+        (first,) = evaluator.preview(subject, bench)
+        (second,) = evaluator.preview(subject, bench)
+        assert (first.name, first.value, second.value) == ("memory_bytes", 56.5 * MB, 0.0)
+        assert [Path(request["model"]).name for request in requests()].count("empty") == 2
+
     def test_the_empty_model_is_measured_once(self, canned: Canned, bench: Bench, subject: Specimen) -> None:
         requests = canned(peaks(*(x * MB for x in (5, 5, 1, 1, 4, 4, 3, 3, 2, 2))))
         evaluator = MemoryEvaluator()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -50,6 +51,7 @@ def accurate(number: int, accuracy: float, latency: float, size: float, memory: 
 BASE = accurate(0, 0.95, latency=1.0, size=1000.0, memory=5000.0)
 GOOD = accurate(1, 0.95, 0.4, 300.0)
 GATE = Gate("accuracy", ACCURACY, ())
+NAMES, ODD = st.sampled_from(sorted(BASELINE)), st.sampled_from([math.nan, math.inf])
 SHARES = st.floats(0.02, 1.2).map(lambda share: round(share, 3))
 
 
@@ -128,6 +130,10 @@ def test_nothing_is_stopped_while_something_is_unknown(data: st.DataObject) -> N
     early = preview(**{name: BASELINE[name] * 5.0 for name in known})
     best = accurate(1, 1.0, 0.001, 1.0, 1.0)
     assert not GATE.why_hopeless(early, [BASE, best])
+    nowhere = preview(**{**{name: value * 5.0 for name, value in BASELINE.items()}, data.draw(NAMES): data.draw(ODD)})
+    assert not Gate("accuracy", ACCURACY, ()).why_hopeless(nowhere, [BASE, best])
+    bounded = Gate("accuracy", ACCURACY, (parse("latency_ms <= 50% of baseline"),))
+    assert not bounded.why_hopeless(preview(latency_ms=data.draw(ODD)), [BASE, best])
     # Nor of a score that is taken only after training, such as a cross-validated one.
     more = (Objective("accuracy_cv", maximize=True), *COSTS)
     done = [replace(r, measurements=(*r.measurements, Measurement("accuracy_cv", 0.9))) for r in (BASE, best)]
