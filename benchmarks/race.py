@@ -65,7 +65,8 @@ class Track:
     """The trials that all methods make: trained, lowered, and scored on the artifact, in this process.
 
     Latency is taken in three layouts and memory in one process, as a candidate's is before its training: less exact than
-    a trial of `paretrim search`, and the same for all. Training is not made to wait for measurements.
+    a trial of `paretrim search`, and the same for all. Training is counted in processor seconds of its one thread, so that it
+    does not matter what else the machine does.
 
     Args:
         job: The job.
@@ -95,9 +96,13 @@ class Track:
             with clocked(seconds, "preview"):
                 known = self._measured(making.untrained(), asked.recipe)
             yield News(known, dict(seconds))
-        for epoch in making.train(seconds):
+        epoch_s = time.process_time()
+        for epoch in making.train({}):
+            seconds["recover"] = seconds.get("recover", 0.0) + time.process_time() - epoch_s
             epochs.append(epoch)
             yield News(epoch, dict(seconds))
+            epoch_s = time.process_time()
+        seconds["recover"] = seconds.get("recover", 0.0) + time.process_time() - epoch_s
         with clocked(seconds, "score"):
             found = self._scored(making.bake(), asked.recipe)
         yield TrialRecord(
@@ -134,9 +139,10 @@ def ours(track: Track, seed: int, trials: int) -> Run:
     url = f"sqlite:///{track.folder.path / 'study.db'}"
     study = Study(url, "race", track.objectives, job.bounds, seed, create=True)
     study.begin(context.space.anchors(seed))
+    before, began = context.teaching_seconds, time.process_time()
     if job.search.warm_start:
         context = replace(context, sensitivity=glance(context))
-    before = context.teaching_seconds + time.monotonic() - since
+        before += time.process_time() - began
     study.use_sampler(trials, job.sampler, 1)
     guide = strategy.guide(job, context, study)
     study.follow(guide)
