@@ -47,6 +47,8 @@ def _table(places: dict[str, list[Effect]]) -> Table:
 def _change(effect: Effect | None) -> Text:
     if effect is None or effect.score_change is None:
         return Text("")
+    if effect.leaves_all:
+        return Text("same", style="dim")
     return Text(f"{effect.score_change:+.4f}", style="red" if abs(effect.score_change) > _HURTS else "")
 
 

@@ -93,6 +93,8 @@ def label(value: object) -> str:
 def _cell(effect: Effect, worst: float) -> str:
     if effect.score_change is None or effect.loss_increase is None:
         return "failed"
+    if effect.leaves_all:
+        return "same"
     rise = 0.0 if abs(effect.loss_increase) < worst / 10**_DECADES else effect.loss_increase
     return f"{effect.score_change:+.3f}, loss {rise:+.2g}"
 

@@ -32,6 +32,11 @@ class Effect:
     measured: bool = False
     failed: str = ""
 
+    @property
+    def leaves_all(self) -> bool:
+        """Whether the model stays as it was: a quarter of 16 channels is no whole block of 8, for one."""
+        return self.bytes_saved == 0.0 and self.loss_increase == 0.0 and self.score_change == 0.0
+
 
 @dataclass(frozen=True)
 class Profile:

@@ -236,6 +236,7 @@ def test_tables_have_a_row_a_layer_and_a_column_a_value() -> None:
     effects = (
         Effect("pruning.ratio.stem", 0.25, 0.1, -0.01, 1000.0, 0.001),
         Effect("pruning.ratio.stem", 0.5, 0.3, -0.2, 2000.0, 0.002, measured=True),
+        Effect("pruning.ratio.inner", 0.25, 0.0, 0.0, 0.0),
         Effect("pruning.ratio.inner", 0.5, 0.0, 0.0, 4000.0),
         Effect("depth.blocks", 1, None, None, 0.0, failed="it broke [/here]"),
     )
@@ -243,7 +244,7 @@ def test_tables_have_a_row_a_layer_and_a_column_a_value() -> None:
     assert "uncompressed: accuracy 0.9000, loss 0.25 on 400 training samples; 80 kB of weights; 0.125 ms" in text
     rows = [line.split() for line in text.splitlines()]
     assert ["stem", "-0.0100", "-0.2000", "+0.3", "2.0", "0.0020"] in rows
-    assert ["inner", "+0.0000", "+0", "4.0"] in rows
+    assert ["inner", "same", "+0.0000", "+0", "4.0"] in rows
     assert ["all", "0.0"] in rows
     assert ["layer", "0.25", "0.5", "loss", "kB", "saved", "ms", "saved"] in rows
     assert "depth.blocks: it broke [/here]" in text

@@ -103,8 +103,9 @@ class TestHeatmap:
 
     def test_a_rise_that_is_as_good_as_none_reads_so(self) -> None:
         tiny = replace(EFFECTS[0], loss_increase=1e-5)
-        (ratios, *_) = traces(heatmap_page("mine", replace(PROFILE, effects=(tiny, *EFFECTS[1:]))))
-        assert ratios["text"][0] == ["-0.010, loss +0", "-0.200, loss +0.4"]
+        same = replace(EFFECTS[0], value=0.1, loss_increase=0.0, score_change=0.0, bytes_saved=0.0)
+        (ratios, *_) = traces(heatmap_page("mine", replace(PROFILE, effects=(same, tiny, *EFFECTS[1:]))))
+        assert ratios["text"][0] == ["same", "-0.010, loss +0", "-0.200, loss +0.4"]
 
     def test_hovering_tells_what_was_measured_and_what_failed(self) -> None:
         ratios, _, blocks = traces(heatmap_page("mine", PROFILE))
