@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import RDBStorage
-from optuna.storages._rdb.models import TrialParamModel
+from optuna.storages._rdb.models import (
+    TrialModel,
+    TrialParamModel,
+    TrialSystemAttributeModel,
+    TrialUserAttributeModel,
+    TrialValueModel,
+)
+from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.trial import TrialState
+from sqlalchemy.dialects import postgresql, sqlite
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trial ended, as Optuna keeps it.
+
+    Attributes:
+        state: Its state.
+        values: Of the objectives; empty unless it is complete.
+        user: Attributes of ours.
+        system: Attributes of Optuna's, such as constraints.
+    """
+
+    state: TrialState
+    values: Sequence[float] = ()
+    user: Mapping[str, Any] = field(default_factory=dict)
+    system: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Database(RDBStorage):
@@ -42,6 +72,41 @@ class Database(RDBStorage):
                 distribution_json=distribution_to_json(distribution),
             )
         )
+
+    def finish(self, trial_id: int, ending: Ended) -> None:
+        """Write all that is known at the end of a trial in one transaction; one that has ended stays as it is."""
+        with _create_scoped_session(self.scoped_session) as session:
+            trial = TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+            if trial.state.is_finished():
+                return
+            kinds = {TrialUserAttributeModel: ending.user, TrialSystemAttributeModel: ending.system}
+            for kind, attributes in kinds.items():
+                for key, value in attributes.items():
+                    self._set_trial_attr_without_commit(session, kind, trial_id, key, value)
+            for objective, value in enumerate(ending.values):
+                stored, form = TrialValueModel.value_to_stored_repr(value)
+                session.add(TrialValueModel(trial_id=trial_id, objective=objective, value=stored, value_type=form))
+            trial.state, trial.datetime_complete = ending.state, datetime.now()
+
+    def _set_trial_attr_without_commit(self, session: Any, model_cls: Any, trial_id: int, key: str, value: Any) -> None:
+        # Without looking the trial up each time.
+        dialect = {"sqlite": sqlite, "postgresql": postgresql}.get(self.engine.name)
+        if dialect is None:
+            super()._set_trial_attr_without_commit(session, model_cls, trial_id, key, value)
+            return
+        text = json.dumps(value)
+        statement = dialect.insert(model_cls.__table__).values(trial_id=trial_id, key=key, value_json=text)
+        session.execute(
+            statement.on_conflict_do_update(index_elements=["trial_id", "key"], set_={"value_json": text}),
+        )
+
+
+def database_of(study: optuna.Study) -> Database:
+    """Return the database of a study, which Optuna wraps."""
+    found = getattr(study._storage, "_backend", study._storage)
+    if not isinstance(found, Database):
+        raise TypeError(f"the study lies in {found!r}; a Database is needed")
+    return found
 
 
 def _options(url: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from paretrim.errors import UnknownJobError, UsageError
 from paretrim.search.adviser import Advice, Adviser, Ask
-from paretrim.search.database import Database
+from paretrim.search.database import Database, Ended, database_of
 from paretrim.search.knobs import distribution, from_sampled, sampled
 from paretrim.search.mirror import Ending
 from paretrim.search.samplers import AUTO
@@ -314,8 +314,6 @@ class Study:
             trial = self._open.get(record.number)
             if trial is None or record.number in self._done:
                 return
-            # First the record, then the state: whatever dies in between, the record is found and the state set again.
-            self._storage.set_trial_user_attr(trial.identifier, _RECORD, record.to_json())
             self._finish(trial.identifier, record)
 
     def release(self, number: int) -> None:
@@ -409,22 +407,20 @@ class Study:
         return {number: Recipe.from_json(text) for number, text in found.items() if text is not None}
 
     def _finish(self, identifier: int, record: TrialRecord) -> None:
+        ending = self._ending(record)
+        written = {_RECORD: record.to_json()}
+        if ending is not None and ending.values is not None:
+            constraints = {f"constraints:c{at}": excess for at, excess in enumerate(ending.excesses)}
+            ended = Ended(TrialState.COMPLETE, ending.values, written, constraints)
+        else:
+            ended = Ended(TrialState.PRUNED if record.state == "stopped" else TrialState.FAIL, user=written)
+        database_of(self._study).finish(identifier, ended)
         self._done[record.number] = record
         self._ordered = None
         self._open.pop(record.number, None)
         if record.complete and not self._base:
             self._base = baseline_metrics([record])
-        ending = self._ending(record)
-        if ending is not None and ending.values is not None:
-            for position, excess in enumerate(ending.excesses):
-                self._storage.set_trial_system_attr(identifier, f"constraints:c{position}", excess)
-            self._set_state(identifier, TrialState.COMPLETE, ending.values)
-        else:
-            self._set_state(identifier, TrialState.PRUNED if record.state == "stopped" else TrialState.FAIL)
         self._adviser.ended(record, ending)
-
-    def _set_state(self, identifier: int, state: TrialState, values: Sequence[float] | None = None) -> None:
-        self._storage.set_trial_state_values(identifier, state, values)
 
     def _adopt(self) -> list[int]:
         """Take over what an earlier run left open: set the state of what is written, and queue the rest."""
