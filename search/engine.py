@@ -33,7 +33,7 @@ from paretrim.search.store import JobFolder, Store
 from paretrim.search.study import BEFORE, SCHEMA, Study
 from paretrim.tracking.front import feasible
 from paretrim.tracking.mlflow_tracker import MlflowTracker
-from paretrim.tracking.records import TrialRecord
+from paretrim.tracking.records import BASELINE, TrialRecord
 from paretrim.tracking.sensitivity import Profile
 from paretrim.tracking.tracker import Summary, Tracker
 from paretrim.tracking.view import View
@@ -159,7 +159,11 @@ def _usable(result: Result, subject: prepare.Subject, job: Job) -> list[TrialRec
     knobs = {d.name: d for d in subject.space.dimensions}
 
     def fits(record: TrialRecord) -> bool:
-        return all(name in knobs and knobs[name].allows(value) for name, value in record.recipe.items())
+        # Without that search's own baseline nothing is known of bounds relative to it.
+        return record.kind == BASELINE or all(
+            name in knobs and (knobs[name].allows(value) or value == knobs[name].neutral)
+            for name, value in record.recipe.items()
+        )
 
     return [record for record in result.records if record.state != "failed" and fits(record)]
 

@@ -129,7 +129,12 @@ class Strategy(_Section):
     @field_validator("halving", mode="before")
     @classmethod
     def _off(cls, value: Any) -> Any:
-        return "off" if value is False else value  # YAML reads the word off as False
+        if value is False or value == "off":  # YAML reads the word off as False
+            return "off"
+        # Of a choice between a number and a word, pydantic would tell of both what is wrong.
+        if not isinstance(value, int) or isinstance(value, bool) or not 2 <= value <= 10:
+            raise ValueError(f"input should be a whole number from 2 to 10, or off; given {value!r:.40}")
+        return value
 
 
 class Budget(_Section):
