@@ -1,6 +1,6 @@
 """``python -m paretrim`` is the command line."""
 
-from paretrim.search.cli import main
+from paretrim.search.cli import command
 
 if __name__ == "__main__":
-    main()
+    command()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -291,6 +293,23 @@ def main() -> None:
         if debug:
             raise
         _fail(f"{type(error).__name__}: {error} (this is a fault of paretrim; `paretrim --debug ...` shows where)", 1)
+
+
+def command() -> NoReturn:
+    """Run the command line, and leave at once.
+
+    All is written by then; the ends of a dozen native libraries take their time, and one was seen to take for ever.
+    """
+    code: int | str | None = 0
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    atexit._run_exitfuncs()
+    with suppress(OSError):  # nobody reads it any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _opened(job: str | None, store: Path | None, target: str | None) -> Result:
