@@ -77,8 +77,10 @@ class Ahead:
         return found
 
     def recall(self) -> None:
-        """Give back to the study what is ready."""
+        """Give back to the study what is ready, and ask for no more until `expect` says how many."""
         with self._changed:
+            self._trials = 0
+            self._changed.wait_for(lambda: self._thread is None)
             while self._ready:
                 self._study.put_back(self._ready.pop().number)
 

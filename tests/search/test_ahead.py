@@ -59,6 +59,18 @@ def test_nothing_waits_for_the_sampler(study: Study) -> None:
         assert time.perf_counter() - since < Slow.seconds / 2
 
 
+def test_what_is_recalled_waits_in_the_study_until_more_are_expected(study: Study) -> None:
+    with Ahead(study, SPACE, 2, 100) as ahead:
+        first = waited(ahead)
+        ahead.recall()
+        ready = study.prepare(SPACE)
+        assert ready.number == first.number + 1
+        time.sleep(2 * Slow.seconds)
+        assert study.known == 6  # the four before, the first and this one
+        ahead.expect(100)
+        assert waited(ahead).number == ready.number + 1
+
+
 def test_trials_are_told_while_the_sampler_thinks(study: Study) -> None:
     with Ahead(study, SPACE, 1, 100) as ahead:
         one = waited(ahead)
