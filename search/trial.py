@@ -17,6 +17,7 @@ from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
 from paretrim.search import crossvalidation
 from paretrim.search.context import TrialContext, score_torch
+from paretrim.search.judge import SEARCHED
 from paretrim.search.making import Making
 from paretrim.search.station import Station, clocked
 from paretrim.search.study import Asked
@@ -68,7 +69,7 @@ class TrialRunner:
         preview: Preview | None = None
         with clocked(seconds, "reshape"):
             making = self._workshop.begin(asked.recipe)
-        if self._context.preview and asked.kind not in self._context.space.anchored:
+        if self._context.preview and asked.kind == SEARCHED:
             with clocked(seconds, "preview"):
                 preview = self._preview(making, asked.recipe)
             yield preview
