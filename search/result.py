@@ -12,13 +12,14 @@ import pandas as pd
 from paretrim.errors import ArtifactError, NothingFoundError, UsageError, nearest
 from paretrim.evaluators.artifact import Artifact
 from paretrim.search import searched
+from paretrim.search.importance import importance
 from paretrim.search.job import Job
 from paretrim.search.misses import why_empty
 from paretrim.search.picking import Asked, Field, Rule, pick
 from paretrim.search.store import JobFolder, Store
 from paretrim.search.study import BEFORE, SCHEMA, Study, notes_of
 from paretrim.tracking.front import Objective, baseline_metrics, hypervolume
-from paretrim.tracking.importance import Importance, importance
+from paretrim.tracking.importance import Importance
 from paretrim.tracking.progress import Step, progress, training_seconds
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.report import Report, Row, build, row_of

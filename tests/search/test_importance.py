@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from paretrim.search.importance import LEAST_TRIALS, importance
 from paretrim.spaces.dimension import Choice, Condition, Dimension, Range, Value
 from paretrim.tracking.front import Objective
-from paretrim.tracking.importance import LEAST_TRIALS, importance
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.testing import sample_record
 
