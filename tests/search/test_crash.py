@@ -21,7 +21,7 @@ PATIENCE_S = 180.0
 def job(job_file: Path, tmp_path: Path) -> Path:
     """A job whose candidates are previewed, and whose best point is trained longer in the end."""
     document = yaml.safe_load(job_file.read_text())
-    document |= {"search": {"finals": {"points": 1, "seeds": 1}}}
+    document |= {"budget": {"trials": TRIALS, "parallel": 2}, "search": {"finals": {"points": 1, "seeds": 1}}}
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(document))
     return path
@@ -39,8 +39,10 @@ def test_a_search_survives_the_death_of_ray_and_of_its_driver(job: Path) -> None
     chaos = strike(job, RAYLET, DRIVER)
     by_kind = {blow.kind: blow.effect for blow in chaos.blows}
     assert by_kind[DRIVER] == "ended; resumed"
-    assert by_kind[RAYLET].startswith("went on: Ray's raylet died")
-    assert chaos.runs == 2
+    # Where it dies while the driver joins it, Ray's own library ends the driver, and the search is resumed.
+    joining = "core_worker_process" in by_kind[RAYLET]
+    assert joining or by_kind[RAYLET].startswith("went on: Ray's raylet died")
+    assert chaos.runs == 2 + joining
 
 
 @pytest.mark.slow
