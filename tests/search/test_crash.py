@@ -41,7 +41,7 @@ def test_a_search_survives_the_death_of_ray_and_of_its_driver(job: Path) -> None
     assert by_kind[DRIVER] == "ended; resumed"
     # Where it dies while the driver joins it, Ray's own library ends the driver, and the search is resumed.
     joining = "core_worker_process" in by_kind[RAYLET]
-    assert joining or by_kind[RAYLET].startswith("went on: Ray's raylet died")
+    assert joining or by_kind[RAYLET].startswith("went on")
     assert chaos.runs == 2 + joining
 
 
