@@ -77,7 +77,9 @@ def parse(text: str) -> Constraint:
     factor, offset = _bound(match)
     if not (math.isfinite(factor) and math.isfinite(offset)):
         raise UsageError(f"the constraint '{text}' has a number that is too large")
-    return Constraint(text.strip(), match["metric"], match["sense"].startswith("<"), factor, offset, bool(match["soft"]))
+    return Constraint(
+        text.strip(), match["metric"], match["sense"].startswith("<"), factor, offset, bool(match["soft"])
+    )
 
 
 def hard(constraints: Iterable[Constraint]) -> tuple[Constraint, ...]:
