@@ -227,9 +227,18 @@ def _tune(
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
-    with contextlib.suppress(tune.TuneError):
-        # Trials that failed are in the study with their causes; Tune's own account of them says no more.
+    try:
         tuner.fit()
+    except tune.TuneError as error:
+        # Not of a trial that failed: of the search's own code, in whose error Tune has stumbled.
+        raise _first(error) from None
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the error that was being handled when others came up."""
+    while error.__context__ is not None and not error.__suppress_context__:
+        error = error.__context__
+    return error
 
 
 class _Stopper(tune.Stopper):  # type: ignore[misc]
