@@ -18,7 +18,8 @@ _DIGEST = 32
 
 def key(*parts: str) -> str:
     """Return the name under which something is kept that depends on all these."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    # Names of files may hold bytes that are no text (PEP 383): they have a hash too.
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.evaluator import Bench, Specimen
@@ -20,9 +19,6 @@ from paretrim.evaluators.testing import INPUT_SHAPE, ONNX, small_mlp, specimen
 
 Replace = Callable[[str], None]
 Answers = Sequence[Mapping[str, Any]]
-
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
