@@ -1,24 +1,31 @@
-"""How much front for how much training: paretrim against random search and Optuna's TPE, NSGA-II and Gaussian process.
+"""How much front for how much training: paretrim against random search, Optuna's samplers and Syne Tune's MOASHA.
 
 All choose among the same recipes, make the same trials one after the other, and are measured by the hypervolume of the
 same four objectives in the same box, which the baseline fixes beforehand. Training seconds count all training: paretrim's
 look at what each knob does, teachers' outputs, trials that were stopped, and the last phase; each run begins cold.
 
-The bar: on each subject paretrim reaches the best other's final hypervolume with at most a fifth of its training seconds,
-both in the mean over the seeds.
+Subjects: the bundled digits; with ``--data`` also LeNet-300-100 and LeNet-5 with MNIST (`benchmarks.trained`); and with
+``--replay`` the trials that an earlier run kept by ``--records``, through models fitted to them, so that a trial costs no
+training and many seeds are cheap.
 
-    python benchmarks/search_efficiency.py [--data DIR] [--quick] [--json FILE] [--no-bar]
+The bar: on digits and LeNet-300-100 paretrim reaches the best other's final hypervolume with at most a fifth of its
+training seconds, both in the mean over the seeds.
+
+    python benchmarks/search_efficiency.py [--subject NAME] [--data DIR] [--quick] [--json FILE] [--no-bar]
+        [--records FILE] [--replay FILE] [--plot FILE.svg] [--methods ...] [--without ...]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -29,34 +36,79 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.race import OURS, RIVALS, Run, Track, ours, rival
+from benchmarks.race import MOASHA, OURS, RIVALS, Run, ours, rival
+from benchmarks.race_plot import at, draw
+from benchmarks.race_replay import Replayed, fitted
+from benchmarks.race_track import RealTrack
+from benchmarks.trained import FOLDER
 from paretrim.search.job import Job
 from paretrim.search.jobfile import EXAMPLE, load
-from paretrim.tracking.progress import Step
 
 SHARE = 0.2
+PARTS = ("preview", "halving", "warm_start", "share", "finals")
+_MNIST: dict[str, Any] = {
+    "constraints": ["accuracy >= baseline - 0.02"],
+    "space": "auto",
+    "folder": Path(__file__).parent,
+}
+SUBJECTS: dict[str, dict[str, Any]] = {
+    "digits": {},
+    "lenet300": {**_MNIST, "model": "trained:lenet300", "data": "trained:few_mnist_images"},
+    "lenet5": {**_MNIST, "model": "trained:lenet5", "data": "trained:few_mnist_images"},
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One search of a race.
+
+    Attributes:
+        subject: What is compressed.
+        method: Who chooses.
+        seed: Of the search.
+        trials: Of the search.
+        without: Parts of paretrim's search that are off.
+        replay: File of recorded trials that stand for real ones.
+    """
+
+    subject: str
+    method: str
+    seed: int
+    trials: int
+    without: tuple[str, ...]
+    replay: Path | None
 
 
 def main() -> int:
     """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of MNIST, for LeNet-300-100; without it digits alone")
+    parser.add_argument("--subject", choices=list(SUBJECTS), default="digits")
+    parser.add_argument("--data", type=Path, help="folder of MNIST, for LeNet-300-100 and LeNet-5")
     parser.add_argument("--quick", action="store_true", help="one seed, few trials, two methods (under 5 minutes)")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=43, help="of each search, the three anchors among them")
     parser.add_argument("--methods", nargs="*", default=[OURS, *RIVALS], choices=[OURS, *RIVALS])
-    parser.add_argument(
-        "--without", choices=["preview", "halving", "warm_start", "share", "finals"], nargs="*", default=[]
-    )
+    parser.add_argument("--without", choices=PARTS, nargs="*", default=[])
     parser.add_argument("--workers", type=int, default=2, help="searches that run at the same time, each on one core")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--records", type=Path, metavar="FILE", help="keep all trials, one JSON a line")
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="trials kept by --records that stand for real ones")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the hypervolume, as SVG or PNG")
     parser.add_argument("--no-bar", action="store_true")
     given = parser.parse_args()
     if given.quick:
         given.seeds, given.trials, given.methods = 1, 13, [OURS, "tpe"]
+    if given.data:
+        os.environ[FOLDER] = str(given.data.resolve())
+    elif given.subject != "digits":
+        parser.error(f"--subject {given.subject} needs --data, the folder of MNIST")
+    if given.replay:
+        with tempfile.TemporaryDirectory(prefix="race-") as folder:
+            print(fitted(given.replay, RealTrack(_job(given.subject, 0, ()), Path(folder))).errors())
+    if MOASHA in given.methods and find_spec("syne_tune") is None:
+        parser.error("the method moasha needs Syne Tune: pip install --no-deps syne-tune==0.16.0")
     runs = list(_runs(given))
-    if given.json:
-        given.json.write_text(json.dumps([asdict(run) for run in runs]))
+    _keep(runs, given)
     console = Console(width=130)
     console.print(_table(runs))
     verdict = _verdict(runs)
@@ -64,11 +116,24 @@ def main() -> int:
     return 0 if verdict[0] or given.no_bar else 1
 
 
+def _keep(runs: Sequence[Run], given: argparse.Namespace) -> None:
+    if given.json:
+        brief = [{k: v for k, v in asdict(run).items() if k != "records"} for run in runs]
+        given.json.write_text(json.dumps({"subject": given.subject, "without": given.without, "runs": brief}))
+    if given.records:
+        given.records.write_text("".join(f"{r.to_json()}\n" for run in runs for r in run.records))
+    if given.plot:
+        draw(runs, given.plot)
+
+
 def _runs(given: argparse.Namespace) -> Iterator[Run]:
-    plan = [(method, seed) for seed in range(given.seeds) for method in given.methods]
+    plan = [
+        Entry(given.subject, method, seed, given.trials, tuple(given.without), given.replay)
+        for seed in range(given.seeds)
+        for method in given.methods
+    ]
     with ProcessPoolExecutor(given.workers) as pool:
-        pending = {pool.submit(_one, method, seed, given.trials, tuple(given.without)) for method, seed in plan}
-        for done in as_completed(pending):
+        for done in as_completed([pool.submit(_one, entry) for entry in plan]):
             run = done.result()
             last = run.steps[-1]
             print(
@@ -79,17 +144,20 @@ def _runs(given: argparse.Namespace) -> Iterator[Run]:
             yield run
 
 
-def _one(method: str, seed: int, trials: int, without: Sequence[str]) -> Run:
+def _one(entry: Entry) -> Run:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="race-") as folder:
-        track = Track(_job(seed, without), Path(folder))
-        return ours(track, seed, trials) if method == OURS else rival(track, method, seed, trials)
+        real = RealTrack(_job(entry.subject, entry.seed, entry.without), Path(folder))
+        track = Replayed(real, fitted(entry.replay, real), entry.seed) if entry.replay else real
+        if entry.method == OURS:
+            return ours(track, entry.seed, entry.trials)
+        return rival(track, entry.method, entry.seed, entry.trials)
 
 
-def _job(seed: int, without: Sequence[str]) -> Job:
+def _job(subject: str, seed: int, without: Sequence[str]) -> Job:
     off: dict[str, Any] = {"preview": False, "halving": "off", "warm_start": False, "share": False}
     chosen: dict[str, Any] = {name: off.get(name, {"points": 0}) for name in without}
-    return Job(**{**load(EXAMPLE).model_dump(), "seed": seed, "search": chosen})
+    return Job(**{**load(EXAMPLE).model_dump(), **SUBJECTS[subject], "seed": seed, "search": chosen})
 
 
 def _table(runs: Sequence[Run]) -> Table:
@@ -131,11 +199,7 @@ def _verdict(runs: Sequence[Run]) -> tuple[bool, str]:
 def _seconds_to(runs: Sequence[Run], goal: float) -> float | None:
     """Return the training seconds at which the mean hypervolume of some runs reaches a goal."""
     moments = sorted({step.training_seconds for run in runs for step in run.steps})
-    return next((at for at in moments if mean(_at(run.steps, at) for run in runs) >= goal), None)
-
-
-def _at(steps: Sequence[Step], seconds: float) -> float:
-    return max((step.hypervolume for step in steps if step.training_seconds <= seconds), default=0.0)
+    return next((moment for moment in moments if mean(at(run.steps, moment) for run in runs) >= goal), None)
 
 
 if __name__ == "__main__":

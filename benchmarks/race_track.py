@@ -1,0 +1,125 @@
+"""The trials that all searches of a race make: trained, lowered, and scored on the artifact, in this process."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from paretrim.evaluators.accuracy import AccuracyEvaluator
+from paretrim.evaluators.artifact import Artifact
+from paretrim.evaluators.lane import Lane
+from paretrim.evaluators.measurement import Measurement
+from paretrim.evaluators.served import served
+from paretrim.search import prepare
+from paretrim.search.context import TrialContext
+from paretrim.search.job import Job
+from paretrim.search.news import News
+from paretrim.search.profile import glance
+from paretrim.search.result import objectives_of
+from paretrim.search.station import Station, clocked
+from paretrim.search.store import JobFolder
+from paretrim.search.study import Asked
+from paretrim.search.workshop import Workshop
+from paretrim.spaces.recipe import Recipe
+from paretrim.tracking.front import Objective
+from paretrim.tracking.records import Epoch, Preview, TrialRecord
+from paretrim.tracking.sensitivity import Profile
+
+
+class Track(Protocol):
+    """Where searches compete: it makes the trials that they ask for."""
+
+    job: Job
+    context: TrialContext
+    objectives: tuple[Objective, ...]
+    folder: Path
+
+    def run(self, asked: Asked, *, preview: bool) -> Iterator[News | TrialRecord]:
+        """Make one trial: yields what it tells under way, and last its record."""
+        ...
+
+    def glance(self) -> tuple[Profile, float]:
+        """Return the sensitivity that a search begins with, and the seconds it took."""
+        ...
+
+
+class RealTrack:
+    """Trials that are really made.
+
+    Latency is taken in three layouts and memory in one process, as a candidate's is before its training: less exact than
+    a trial of `paretrim search`, and the same for all. Training is counted in processor seconds of its one thread, so that it
+    does not matter what else the machine does.
+
+    Args:
+        job: The job.
+        folder: For artifacts and caches; new for each run, so that every run begins cold.
+    """
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        self.job = job
+        self.subject = prepare.load(job)
+        self.folder = folder / "jobs" / "race"
+        self.folder.mkdir(parents=True)
+        self.context = prepare.prepare(job, self.subject, JobFolder("race", self.folder), {}, lambda _: None)
+        self.objectives = objectives_of(job, self.subject.metric.maximize)
+        lane = Lane(yielding=False)
+        self.workshop = Workshop(self.context, lane)
+        validation = self.context.splits.validation
+        self._accuracy = AccuracyEvaluator(self.context.metric, validation, self.context.stations[0].output_shape)
+        self._station = Station(self.context.stations[0], self.context.metric, validation, folder / "bench", lane)
+
+    def run(self, asked: Asked, *, preview: bool) -> Iterator[News | TrialRecord]:
+        """Make one trial: yields what it tells under way, and last its record."""
+        seconds: dict[str, float] = {}
+        making = self.workshop.begin(asked.recipe)
+        known: Preview | None = None
+        epochs: list[Epoch] = []
+        if preview:
+            with clocked(seconds, "preview"):
+                known = self._measured(making.untrained(), asked.recipe)
+            yield News(known, dict(seconds))
+        epoch_s = time.process_time()
+        for epoch in making.train({}):
+            seconds["recover"] = seconds.get("recover", 0.0) + time.process_time() - epoch_s
+            epochs.append(epoch)
+            yield News(epoch, dict(seconds))
+            epoch_s = time.process_time()
+        seconds["recover"] = seconds.get("recover", 0.0) + time.process_time() - epoch_s
+        with clocked(seconds, "score"):
+            found = self._scored(making.bake(), asked.recipe)
+        yield TrialRecord(
+            asked.number,
+            asked.kind,
+            "complete",
+            asked.recipe.values,
+            asked.recipe.seed,
+            found,
+            seconds=seconds,
+            epochs=tuple(epochs),
+            preview=known,
+        )
+
+    def glance(self) -> tuple[Profile, float]:
+        """Return the sensitivity that a search begins with, and the seconds it took."""
+        began = time.process_time()
+        return glance(self.context), time.process_time() - began
+
+    def _measured(self, model: torch.nn.Module, recipe: Recipe) -> Preview:
+        with tempfile.TemporaryDirectory(prefix="paretrim-") as folder:
+            return self._station.preview(self._lowered(model, recipe, Path(folder)))
+
+    def _scored(self, model: torch.nn.Module, recipe: Recipe) -> tuple[Measurement, ...]:
+        with tempfile.TemporaryDirectory(prefix="paretrim-") as folder:
+            artifact = self._lowered(model, recipe, Path(folder))
+            address = self.context.stations[0].address
+            with artifact.unpacked() as path, served(address, path) as session:
+                score = self._accuracy.score(session)
+            return score, *self._station.preview(artifact).measurements
+
+    def _lowered(self, model: torch.nn.Module, recipe: Recipe, folder: Path) -> Artifact:
+        return self.workshop.lowered(self._station.target, model, recipe, folder)
