@@ -91,7 +91,7 @@ def main() -> int:
     parser.add_argument("--without", choices=PARTS, nargs="*", default=[])
     parser.add_argument("--workers", type=int, default=2, help="searches that run at the same time, each on one core")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--records", type=Path, metavar="FILE", help="keep all trials, one JSON a line")
+    parser.add_argument("--records", type=Path, metavar="FILE", help="add all trials to it, one JSON a line")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="trials kept by --records that stand for real ones")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the hypervolume, as SVG or PNG")
     parser.add_argument("--no-bar", action="store_true")
@@ -120,8 +120,6 @@ def _keep(runs: Sequence[Run], given: argparse.Namespace) -> None:
     if given.json:
         brief = [{k: v for k, v in asdict(run).items() if k != "records"} for run in runs]
         given.json.write_text(json.dumps({"subject": given.subject, "without": given.without, "runs": brief}))
-    if given.records:
-        given.records.write_text("".join(f"{r.to_json()}\n" for run in runs for r in run.records))
     if given.plot:
         draw(runs, given.plot)
 
@@ -141,6 +139,9 @@ def _runs(given: argparse.Namespace) -> Iterator[Run]:
                 f"{len(run.steps)} trials, {run.wall_seconds:.0f} s in all",
                 flush=True,
             )
+            if given.records:
+                with given.records.open("a") as file:  # at once: races are long
+                    file.writelines(f"{record.to_json()}\n" for record in run.records)
             yield run
 
 
