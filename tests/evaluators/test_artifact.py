@@ -18,9 +18,6 @@ from hypothesis import strategies as st
 from paretrim.errors import ArtifactError
 from paretrim.evaluators.artifact import Artifact, pack
 
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
-
 MODEL = np.random.default_rng(0).integers(0, 256, 20_000, dtype=np.uint8).tobytes()
 
 # A writer that the system kills when its file reaches half of what it should be.

@@ -14,9 +14,6 @@ from paretrim.evaluators.bootstrap import difference, interval, resample, ties
 from paretrim.evaluators.metrics import Metric, by_name
 from paretrim.evaluators.statistics import share_interval
 
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
-
 METRICS = ["accuracy", "f1", "auroc", "hamming_distance"]
 
 

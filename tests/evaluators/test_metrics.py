@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as reference
@@ -20,9 +20,6 @@ from sklearn import metrics as reference
 from paretrim.errors import DataError, TrialError, UsageError
 from paretrim.evaluators.metrics import Metric, by_name
 from paretrim.evaluators.tasks import PADDING, Task
-
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 0.0, 2.0], [5.0, 0.0, 0.0]])
 LABELS = torch.tensor([0, 1, 2, 1])

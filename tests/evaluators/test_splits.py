@@ -7,15 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset, TensorDataset
 
 from paretrim.errors import DataError
 from paretrim.evaluators.splits import HeldOut, Split, Splits
-
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 Pair = tuple[Any, Any]
 

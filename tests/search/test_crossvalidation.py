@@ -8,17 +8,13 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from paretrim.evaluators.splits import SearchSplits, Split
 from paretrim.search.crossvalidation import folds, summary
 from paretrim.search.result import Result
-
-# A busy machine may take its time over an example.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 TRAIN, VALIDATION = 7, 13
 

@@ -18,9 +18,6 @@ from paretrim.spaces.grid import stepped
 
 Floats = npt.NDArray[np.float64]
 
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
-
 ENDS = st.tuples(st.integers(-50, 50), st.integers(1, 100)).map(lambda ends: (ends[0] / 10, (ends[0] + ends[1]) / 10))
 WORDS = st.lists(st.sampled_from(["a", "b", "none", 2, 4, 8, 16, 0.5, True, None]), min_size=2, max_size=6, unique=True)
 CONSTANTS: dict[str, Value] = {"made.constant": 3, "made.word": "on"}

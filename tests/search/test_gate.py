@@ -16,9 +16,6 @@ from paretrim.tracking.constraints import Constraint, parse
 from paretrim.tracking.front import Objective, baseline_metrics, feasible, trial_front
 from paretrim.tracking.records import Preview, TrialRecord
 
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
-
 COSTS = (Objective("latency_ms", noise=0.03), Objective(SIZE), Objective("memory_bytes", noise=0.05))
 ACCURACY = (Objective("accuracy", maximize=True), *COSTS)
 ERRORS = (Objective("errors"), *COSTS)

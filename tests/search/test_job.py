@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paretrim.errors import JobError
@@ -21,10 +21,6 @@ from paretrim.spaces.pruning import PruningOptions
 from paretrim.spaces.quantization import QuantizationOptions
 from paretrim.spaces.recovery import RecoveryOptions
 from paretrim.tracking.constraints import parse
-
-# A busy machine may take its time over an example.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 TECHNIQUES = ["distillation", "pruning", "quantization", "recovery"]
 

@@ -13,10 +13,6 @@ from paretrim.search.job import Job
 from paretrim.search.jobfile import EXAMPLE, load
 from paretrim.spaces.quantization import QuantizationOptions
 
-# A busy machine may take its time over an example.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
-
 NEEDED = "model: mine:model\ndata: mine:data\n"
 # Left out of a file, these have other values than the example shows; there is no other way for the name and the bounds.
 ITS_OWN = {"name", "constraints", "budget.trials", "budget.trial_minutes"}

@@ -21,9 +21,6 @@ from paretrim.tracking.constraints import parse
 from paretrim.tracking.front import Objective
 from paretrim.tracking.records import Epoch, Preview, TrialRecord
 
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
-
 OBJECTIVES = (Objective("accuracy", maximize=True), Objective("size_bytes"), Objective("latency_ms", noise=0.03))
 TERMS = Terms("accuracy", OBJECTIVES, (parse("size_bytes <= 90% of baseline"), parse("accuracy >= baseline - 0.1")))
 LONGEST = 8

@@ -15,9 +15,6 @@ from paretrim.tracking.front import hypervolume, place, trial_front, volume
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.testing import OBJECTIVES, sample_record
 
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
-
 RECORDS = [
     sample_record(0),
     replace(sample_record(1, size_bytes=52_000.0), epochs=()),  # plain float16 was not trained

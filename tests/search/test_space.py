@@ -4,17 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paretrim.search.job import Job
 from paretrim.search.space import Space, build
 from paretrim.spaces.anatomy import Anatomy, Group, Layer
 from paretrim.spaces.dimension import Choice, Range, existing, exists
-
-# A busy machine may take its time over an example.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 ANATOMY = Anatomy(
     layers=(Layer("stem", 288, True, False), Layer("inner", 9216, False, False), Layer("head", 320, False, True)),

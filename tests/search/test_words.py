@@ -4,7 +4,7 @@ import io
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -14,10 +14,6 @@ from paretrim.tracking.importance import Importance, Weight
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.report import Report, build
 from paretrim.tracking.testing import OBJECTIVES, sample_record
-
-# A busy machine may take its time over an example.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 BASE = sample_record(0, latency_ms=0.2, size_bytes=918_000.0, memory_bytes=4_000_000.0)
 SMALL = sample_record(3, accuracy=0.8, latency_ms=0.05, latency_ratio=0.2501, size_bytes=45_000.0, memory_bytes=0.0)

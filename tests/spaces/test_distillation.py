@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
@@ -19,9 +19,6 @@ from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.schooling import Loss
 from paretrim.spaces.technique import Technique
 from paretrim.spaces.testing import TechniqueContract, small_batch, small_net
-
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 Floats = npt.NDArray[np.float32]
 LOGITS = arrays(np.float32, (4, 3), elements=st.floats(-20, 20, width=32))

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 from pydantic import ValidationError
@@ -31,9 +31,6 @@ from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.technique import Technique
 from paretrim.spaces.testing import TechniqueContract, small_batch, small_net, small_schooling
-
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 ANY = Thrift(block=1, gain=1.0)
 

@@ -20,9 +20,6 @@ from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.technique import Technique
 from paretrim.spaces.testing import TechniqueContract, random_recipe, small_batch, small_net, small_schooling
 
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
-
 
 class TestContract(TechniqueContract):
     @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
@@ -23,9 +23,6 @@ from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.technique import Technique
 from paretrim.spaces.testing import SmallNet, TechniqueContract, small_batch, small_net, small_schooling
 from paretrim.spaces.weight_grids import Uniform
-
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 LAYERS = ("stem", "conv1", "conv2", "head")
 BITS = st.sampled_from((4, 8))

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paretrim.errors import UsageError
 from paretrim.spaces.dimension import Choice, Range, Value
 from paretrim.spaces.recipe import Recipe
-
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 VALUES = st.one_of(
     st.none(), st.booleans(), st.integers(-(10**9), 10**9), st.text(), st.floats(allow_nan=False, width=64)

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 from pydantic import ValidationError
@@ -34,9 +34,6 @@ from paretrim.spaces.recovery import recover
 from paretrim.spaces.sparsity import PatternName, Sparsity, SparsityOptions
 from paretrim.spaces.technique import Technique
 from paretrim.spaces.testing import TechniqueContract, small_batch, small_net, small_schooling
-
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 PATTERNS: tuple[PatternName, ...] = ("2:4", "4:8", "1:4")
 TRAINING: dict[str, Value] = {"recovery.epochs": 4, "recovery.batch_size": 8, "recovery.learning_rate": 0.01}

@@ -3,15 +3,11 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paretrim.errors import UsageError
 from paretrim.tracking.constraints import ALLOWED, Constraint, hard, misses, parse
-
-# A busy machine may take its time over an example.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 BASELINE = {"accuracy": 0.9, "latency_ms": 2.0, "size_bytes": 1000.0}
 NUMBERS = st.floats(0.0001, 1e6).map(lambda value: round(value, 4))

@@ -4,7 +4,7 @@ import math
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paretrim.tracking.constraints import parse
@@ -20,10 +20,6 @@ from paretrim.tracking.nearmisses import binding, nearest_misses
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.settled import CROWDED, crowded
 from paretrim.tracking.testing import OBJECTIVES, sample_record
-
-# A busy machine may take its time over an example.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 Point = dict[str, float]
 NAMES = ("a", "b", "c")

@@ -3,15 +3,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paretrim.tracking.front import Objective
 from paretrim.tracking.knee import knee
 from paretrim.tracking.testing import OBJECTIVES
-
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 TWO = (Objective("accuracy", maximize=True), Objective("size_bytes"))
 BASE = {"accuracy": 0.9, "latency_ms": 1.0, "size_bytes": 1000.0, "memory_bytes": 100.0}

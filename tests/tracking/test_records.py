@@ -4,16 +4,12 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paretrim.evaluators.measurement import Measurement, Part
 from paretrim.tracking.records import Elsewhere, Epoch, State, TrialRecord, Value
 from paretrim.tracking.testing import sample_record
-
-# A busy machine may take its time over an example.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 VALUES: st.SearchStrategy[Value] = st.one_of(

@@ -3,17 +3,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paretrim.evaluators.measurement import Measurement
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.settled import CROWDED, SEARCHED, Final, crowded, settled
 from paretrim.tracking.testing import sample_record
-
-# A busy machine may take its time over an example.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 ENDS = st.none() | NUMBERS

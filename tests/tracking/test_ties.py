@@ -3,17 +3,13 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import combinations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paretrim.tracking.front import Objective
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.testing import sample_record
 from paretrim.tracking.ties import ties_of
-
-# A busy machine may take its time over an example.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 LATENCY = Objective("latency_ms", noise=0.03)
 ACCURACY = Objective("accuracy", maximize=True)
