@@ -3,7 +3,7 @@
 Randomized trees (Geurts et al., "Extremely randomized trees", 2006) over the knobs predict the scores after each epoch and
 in the end, the costs before and after training, and the time of an epoch. They are of another kind than the Gaussian
 processes that paretrim's own search is led by. What they miss of the recorded trials, by cross-validation, is said in a
-table and added to each prediction as noise.
+table. Scores get it as noise, as training is a matter of luck; costs do not, since the same recipe weighs the same.
 """
 
 from __future__ import annotations
@@ -54,10 +54,9 @@ class Model:
     explained: float
     rows: int
 
-    def draw(self, features: Floats, rng: np.random.Generator | None) -> float:
-        """Return a prediction, with noise where a generator is given."""
+    def predict(self, features: Floats) -> float:
+        """Return a prediction."""
         found = float(self.trees.predict(features[None])[0])
-        found += 0.0 if rng is None else float(rng.normal(0.0, self.missed))
         return math.exp(found) if self.log else found
 
 
@@ -151,27 +150,27 @@ class Replayed(Track):
         rng = np.random.default_rng((self._seed, asked.number))
         values, fit = dict(asked.recipe.values), self._fit
         whole = fit.features(values)
-        costs = {name: fit.models[name].draw(whole, rng) for name in _COSTS}
+        costs = {name: fit.models[name].predict(whole) for name in _COSTS}
         seconds: dict[str, float] = {}
         before: Preview | None = None
         if preview:
-            found = {**costs, "size_bytes": fit.models["size_before"].draw(whole, rng)}
+            found = {**costs, "size_bytes": fit.models["size_before"].predict(whole)}
             before = Preview(tuple(_measured(name, value) for name, value in found.items()))
             yield News(before, dict(seconds))
         count = values.get(_EPOCHS)
         longest = count if isinstance(count, int) else 0
-        epoch_s = fit.models["epoch_s"].draw(whole, rng)
+        epoch_s = fit.models["epoch_s"].predict(whole)
         # A trial's course is its own throughout: one draw for all its epochs.
         luck = float(rng.normal())
         epochs: list[Epoch] = []
         for done in range(1, longest + 1):
             course = fit.models["score"]
-            score = course.draw(fit.features(values, done / longest), None) + luck * course.missed
+            score = course.predict(fit.features(values, done / longest)) + luck * course.missed
             seconds["recover"] = seconds.get("recover", 0.0) + epoch_s
             epochs.append(Epoch(loss=1.0 - score, score=min(1.0, score)))
             yield News(epochs[-1], dict(seconds))
         final = fit.models[fit.metric]
-        score = min(1.0, final.draw(whole, None) + luck * final.missed)
+        score = min(1.0, final.predict(whole) + luck * final.missed)
         measurements = (_measured(fit.metric, score), *(_measured(name, costs[name]) for name in _COSTS))
         yield TrialRecord(
             asked.number,
