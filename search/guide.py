@@ -201,12 +201,14 @@ class Guide:
         aims: Floats = values + 10.0 * spans * broken[:, None]
         return aims
 
-    def _hoped(self, guess: Guess, base: Mapping[str, float]) -> dict[str, Floats]:  # noqa: ARG002 - for symmetry
+    def _hoped(self, guess: Guess, base: Mapping[str, float]) -> dict[str, Floats]:
         found = {}
         for o in self._terms.objectives:
             expected, error = guess.expected[o.name], guess.error[o.name]
             if o.name == self._terms.metric:
-                found[o.name] = expected + (_HOPE if o.maximize else -_HOPE) * error
+                hoped = expected + (_HOPE if o.maximize else -_HOPE) * error
+                # A compressed model hardly beats the whole one: what a trend promises beyond that leads to large ones.
+                found[o.name] = np.minimum(hoped, base[o.name]) if o.maximize else np.maximum(hoped, base[o.name])
             else:
                 found[o.name] = np.exp(expected)
         return found
