@@ -33,6 +33,7 @@ _HOPE = 0.5
 _ELITE, _SIBLINGS = 20, 60
 # What a recipe costs whose parent is trained already, beside one that begins from nothing.
 _SIBLING_COST = 0.6
+_DEAR = 1.0
 _LEAST_GAIN = 1e-7
 # To miss a soft constraint is as bad as this share of breaking a hard one; missed by a tenth of its bound, a point must
 # add twice as much to be chosen.
@@ -260,10 +261,13 @@ class Guide:
         return np.array([normalized(o, metrics[o.name], base[o.name]) for o in self._terms.objectives])
 
     def _costs(self, recipes: Sequence[Values], records: Sequence[TrialRecord]) -> list[float]:
+        """Return how long recipes train, about 1 in the middle: a branch of a parent that is there, for less."""
+        whole = [float(each) ** _DEAR for each in self._surrogate.training(recipes)]
         if not self._habits.share:
-            return [1.0] * len(recipes)
+            return whole
         grown = {self._parent(Recipe.of(r.recipe, r.seed)) for r in records if r.complete and r.kind == SEARCHED}
-        return [_SIBLING_COST if self._parent(self._space.recipe(each, 0)) in grown else 1.0 for each in recipes]
+        parents = [self._parent(self._space.recipe(each, 0)) for each in recipes]
+        return [cost * (_SIBLING_COST if p in grown else 1.0) for cost, p in zip(whole, parents, strict=True)]
 
     def _parent(self, recipe: Recipe) -> str:
         found = phases(recipe, self._space.techniques, 0)

@@ -28,6 +28,9 @@ _MOST = 200
 # With so many trials, how far knobs reach is known: it is looked into again when they are half as many again.
 _SETTLED, _AGAIN = 30, 1.5
 _SUM_SCALE = 2.0
+# From so many trials on it is guessed how long others train.
+_FEW_TIMES = 3
+_TIME = "training time"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Surrogate:
     def __init__(self, terms: Terms, encoding: Encoding, prior: Prior, seed: int) -> None:
         self._terms, self._encoding, self._prior, self._seed = terms, encoding, prior, seed
         self._processes: dict[str, Process] = {}
+        self._pace: Process | None = None
         self._chosen_at: dict[str, int] = {}
 
     def learn(self, records: Sequence[TrialRecord]) -> None:
@@ -75,14 +79,42 @@ class Surrogate:
                 rows, features, values = [*rows, *more[0]], [*features, *more[1]], [*values, *more[2]]
             trend, knobs = self._inputs(stack(rows), stack(features))
             processes[name] = gaussian.fit(trend, knobs, np.array(values), self._scales(name, len(values)))
+        self._pace = self._timed(records)
         # At once, since another thread may predict just now.
         self._processes = processes
+
+    def training(self, recipes: Sequence[Mapping[str, Value]]) -> Floats:
+        """Return how long recipes are expected to train, in the mean of those that did; 1 while that is not known."""
+        if self._pace is None:
+            return np.ones(len(recipes))
+        rows = stack([self._encoding.encode(each) for each in recipes])
+        expected, _ = self._pace.predict(*self._inputs(rows, stack([self._encoding.features(each) for each in recipes])))
+        found: Floats = np.exp(expected - self._pace.mean)
+        return found
+
+    def _timed(self, records: Sequence[TrialRecord]) -> Process | None:
+        """Return the process of the logarithm of an epoch's seconds, of trials that shared no epoch with another."""
+        seen = [
+            (r, r.seconds["recover"] / len(r.epochs))
+            for r in records[-_MOST:]
+            if r.kind == "search" and r.epochs and not any(e.inherited for e in r.epochs) and r.seconds.get("recover")
+        ]
+        if len(seen) < _FEW_TIMES:
+            return None
+        rows = stack([self._encoding.encode(r.recipe) for r, _ in seen])
+        features = stack([self._encoding.features(r.recipe) for r, _ in seen])
+        return gaussian.fit(
+            *self._inputs(rows, features),
+            np.log(np.array([seconds for _, seconds in seen])),
+            self._scales(_TIME, len(seen)),
+        )
 
     def _scales(self, name: str, count: int) -> Scales | None:
         """Return the scales to keep for a fit to so many trials; None to choose them anew."""
         last = self._chosen_at.get(name, 0)
-        if count >= _SETTLED and count < last * _AGAIN and name in self._processes:
-            return self._processes[name].scales
+        known = self._pace if name == _TIME else self._processes.get(name)
+        if count >= _SETTLED and count < last * _AGAIN and known is not None:
+            return known.scales
         self._chosen_at[name] = count
         return None
 
