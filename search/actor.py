@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 import ray
 import torch
@@ -20,10 +20,14 @@ from paretrim.evaluators import cores
 from paretrim.search.context import TrialContext
 from paretrim.search.crew import Crew
 from paretrim.search.news import News
+from paretrim.search.staff import Staff
 from paretrim.search.study import Asked
 from paretrim.search.trial import TrialRunner
 from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.records import Epoch, Preview, TrialRecord
+
+if TYPE_CHECKING:
+    from paretrim.search.workers import Workers
 
 NEWS, RECORD = "news", "record"
 _TRACE_LINES = 30
@@ -43,16 +47,25 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     Runner: ClassVar[type[TrialRunner]] = TrialRunner
 
     def setup(
-        self, config: dict[str, Any], context: TrialContext, scratch: Path, limit_s: float, workers: int, crew: int = 1
+        self,
+        config: dict[str, Any],
+        context: TrialContext,
+        scratch: Path,
+        limit_s: float,
+        workers: int,
+        crew: int = 1,
+        staff: Staff | None = None,
     ) -> None:
         """Take the search's context and begin the first trial."""
-        plan = cores.plan(cores.usable(), workers, context.stations[0].address.settings.threads)
+        processes = workers * (1 if staff is None else staff.size)
+        plan = cores.plan(cores.usable(), processes, context.stations[0].address.settings.threads)
         if plan.spare:
             os.sched_setaffinity(0, plan.training)
         torch.set_num_threads(max(1, (len(plan.training) or os.cpu_count() or 1) // workers))
         self._scratch = scratch
         self._limit_s = limit_s
-        self._runner = self.Runner(context, scratch, self._off_the_clock, plan)
+        self._trainers = None if staff is None else self._hired(staff, context, plan)
+        self._runner = self.Runner(context, scratch, self._off_the_clock, plan, self._trainers)
         self._hang_note: TextIO | None = None
         self._crew = Crew(scratch, ray.get_runtime_context().get_job_id(), crew)
         self._begin(config)
@@ -78,8 +91,15 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         return {"done": False, NEWS: News(event, dict(self._seconds)).to_json()}
 
     def cleanup(self) -> None:
-        """Let go of the note."""
+        """Let go of the note, and of the training workers."""
         self._close_note()
+        if self._trainers is not None:
+            self._trainers.close()
+
+    def _hired(self, staff: Staff, context: TrialContext, plan: cores.Plan) -> Workers:
+        from paretrim.search.workers import hired  # noqa: PLC0415 - most searches need no Ray Train
+
+        return hired(staff, context, self._scratch, self._off_the_clock, plan)
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._asked = Asked(config["number"], config["kind"], Recipe.from_json(config["recipe"]))

@@ -18,6 +18,7 @@ os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1")
 os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", "2")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1e9")  # nothing reads its snapshots
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")  # before Ray 2.51 the default is another one
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
@@ -38,6 +39,7 @@ from paretrim.search.monitor import Monitor
 from paretrim.search.purse import Purse
 from paretrim.search.scheduler import HalvingScheduler
 from paretrim.search.searcher import StudySearcher
+from paretrim.search.staff import staff_of
 from paretrim.search.store import JobFolder
 from paretrim.search.study import BEFORE, Study
 from paretrim.tracking.records import TrialRecord
@@ -189,7 +191,8 @@ def _last_phase(job: Job, study: Study, monitor: Monitor) -> None:
 
 
 def _ahead(job: Job, context: TrialContext, study: Study, trials: int) -> Ahead:
-    plan = cores.plan(cores.usable(), job.budget.parallel, context.stations[0].address.settings.threads)
+    processes = job.budget.parallel * job.budget.trial_workers
+    plan = cores.plan(cores.usable(), processes, context.stations[0].address.settings.threads)
     lane = Lane(yielding=not plan.spare)
     return Ahead(study, context.space, job.budget.parallel, trials, lane.working)
 
@@ -202,6 +205,7 @@ def _tune(
     folder: JobFolder,
     actor: type[TrialActor],
 ) -> None:
+    size = job.budget.trial_workers
     trainable = tune.with_parameters(
         actor,
         context=context,
@@ -209,9 +213,11 @@ def _tune(
         limit_s=job.budget.trial_minutes * 60,
         workers=job.budget.parallel,
         crew=min(job.budget.parallel, job.budget.trials),
+        staff=staff_of(job, context),
     )
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 1}),
+        # Those of its training workers too: a trial that has begun never waits for them.
+        tune.with_resources(trainable, {"cpu": size}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=HalvingScheduler(searcher.judge, job.budget.parallel),

@@ -28,6 +28,7 @@ from paretrim.search.profiles import Profiles
 from paretrim.search.result import Result, artifact_of, objectives_of, open_result
 from paretrim.search.room import unwritable, writable
 from paretrim.search.space import Space
+from paretrim.search.staff import check_room
 from paretrim.search.station import StationPlan
 from paretrim.search.store import JobFolder, Store
 from paretrim.search.study import BEFORE, SCHEMA, Study
@@ -68,6 +69,7 @@ def start(job: Job, store: Store, monitor: Monitor) -> Result:
 
 
 def _start(job: Job, store: Store, monitor: Monitor) -> Result:
+    check_room(job)
     monitor.say("loading the model and the data")
     subject = prepare.load(job)
     folder = store.create(job.name)
@@ -110,6 +112,7 @@ def go_on(name: str | None, store: Store, monitor: Monitor, budget: Mapping[str,
 def _go_on(name: str | None, store: Store, monitor: Monitor, budget: Mapping[str, object]) -> Result:
     result = open_result(name, store)
     job = result.job.with_budget(budget)
+    check_room(job)
     with result.folder.driven():
         monitor.say(f"{result.name}: loading the model and the data")
         subject = prepare.load(job)

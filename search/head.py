@@ -88,7 +88,7 @@ def _start_ray(job: Job) -> None:
         try:
             ray.init(
                 address="local",
-                num_cpus=job.budget.parallel,
+                num_cpus=job.budget.parallel * job.budget.trial_workers,
                 num_gpus=0,
                 include_dashboard=False,
                 log_to_driver=False,

@@ -137,6 +137,10 @@ class Strategy(_Section):
         return value
 
 
+def _parallel(given: Mapping[str, Any]) -> int:
+    return min(8, max(1, (os.cpu_count() or 1) // int(given.get("trial_workers", 1))))
+
+
 class Budget(_Section):
     """How much to spend; whatever ends first ends the search.
 
@@ -146,7 +150,8 @@ class Budget(_Section):
         training_seconds: Seconds of training in all, those of the profile included, or None for no limit.
         patience: Trials in a row that do not raise the hypervolume by a thousandth, after which the search ends; None
             to go on.
-        parallel: Trials at the same time; by default one for each core, at most 8.
+        trial_workers: Processes on one machine that train each trial together, each with its share of every batch.
+        parallel: Trials at the same time; by default one for each core, or for `trial_workers` cores, at most 8.
         trial_minutes: A trial that takes longer is stopped and counted as failed.
     """
 
@@ -154,7 +159,8 @@ class Budget(_Section):
     minutes: Annotated[float, Field(gt=0)] | None = None
     training_seconds: Annotated[float, Field(gt=0)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
-    parallel: Annotated[int, Field(ge=1, le=4096)] = Field(default_factory=lambda: min(8, os.cpu_count() or 1))
+    trial_workers: Annotated[int, Field(ge=1, le=256)] = 1
+    parallel: Annotated[int, Field(ge=1, le=4096)] = Field(default_factory=_parallel)
     trial_minutes: Annotated[float, Field(gt=0)] = 30.0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from torch import nn
 
@@ -12,8 +11,8 @@ from paretrim.evaluators.lane import Lane
 from paretrim.search.context import TrialContext, score_torch
 from paretrim.search.parents import phases
 from paretrim.search.station import clocked
+from paretrim.spaces.lesson import Lesson, Trainer
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.recovery import recover
 from paretrim.spaces.schooling import Schooling
 from paretrim.spaces.technique import Technique
 from paretrim.tracking.records import Epoch
@@ -26,8 +25,18 @@ class Making:
         model: As it is now.
     """
 
-    def __init__(self, context: TrialContext, lane: Lane, recipe: Recipe, schooling: Schooling, *, alone: bool) -> None:
+    def __init__(
+        self,
+        context: TrialContext,
+        lane: Lane,
+        recipe: Recipe,
+        schooling: Schooling,
+        trainer: Trainer,
+        *,
+        alone: bool,
+    ) -> None:
         self._context, self._lane, self._recipe, self._schooling, self._alone = context, lane, recipe, schooling, alone
+        self._trainer = trainer
         techniques = context.space.techniques
         self._phases = phases(recipe, techniques, context.seed) if context.share else None
         self._branching = [part for part in techniques if part.branches and self._phases is not None]
@@ -64,7 +73,7 @@ class Making:
         if self._alone or self._context.nursery is None:
             yield from self._train(self._trunk, [], parent, seconds)
             return
-        nursery = self._context.nursery.where(self._schooling.channel_ms)
+        nursery = self._context.nursery.where(self._schooling.channel_ms, self._trainer.size)
         grown = copy.deepcopy(self.model)
         self._attach(grown, self._trunk, parent)
         self._advance(grown, self._trunk, parent, 1.0)
@@ -83,21 +92,12 @@ class Making:
         self, new: Sequence[Technique], settled: Sequence[Technique], recipe: Recipe, seconds: dict[str, float]
     ) -> Iterator[Epoch]:
         """Train with techniques that join in now, and those that did so before."""
-        model, anatomy = self.model, self._context.space.anatomy
-        self._attach(model, new, recipe)
-        asked = (part.penalty(model, recipe, anatomy, self._schooling) for part in (*settled, *new))
-        penalties = tuple(penalty for penalty in asked if penalty is not None)
-
-        def advance(done: float) -> None:
-            self._advance(model, new, recipe, done)
-
-        losses = recover(model, recipe, replace(self._schooling, penalties=penalties, advance=advance))
-        try:
+        anatomy = self._context.space.anatomy
+        self._attach(self.model, new, recipe)
+        lesson = Lesson(self.model, recipe, anatomy, self._schooling, tuple(new), tuple(settled))
+        with self._trainer.learn(lesson) as losses:
             yield from self._epochs(losses, recipe, seconds)
-        finally:
-            for penalty in penalties:
-                penalty.close()
-        advance(1.0)
+        lesson.advance(1.0)
 
     def _epochs(self, losses: Iterator[float], recipe: Recipe, seconds: dict[str, float]) -> Iterator[Epoch]:
         with clocked(seconds, "recover"):

@@ -21,7 +21,9 @@ def problems(error: ValidationError, model: type[BaseModel], under: Location = (
         model: The model that was validated, for the names that are allowed.
         under: Where in the job that model stands.
     """
-    return [Problem((*under, *detail["loc"]), _sentence(detail, model)) for detail in error.errors()]
+    # Where another field is wrong, a default that depends on it is not made, which is no mistake of its own.
+    found = [detail for detail in error.errors() if detail["type"] != "default_factory_not_called"]
+    return [Problem((*under, *detail["loc"]), _sentence(detail, model)) for detail in found]
 
 
 def _sentence(detail: Any, model: type[BaseModel]) -> str:

@@ -69,15 +69,17 @@ class Nursery:
     cache: Cache
     subject: str
 
-    def where(self, costs: Mapping[str, float]) -> Nursery:
+    def where(self, costs: Mapping[str, float], workers: int = 1) -> Nursery:
         """Return the nursery of the parents that are trained as this process would train them now.
 
         Sums of floats depend on the threads and on the processor, and learned sparsity on measured costs.
 
         Args:
             costs: What a channel of each group costs, as `Schooling.channel_ms`.
+            workers: Processes that share the work.
         """
         made = f"{torch.get_num_threads()} {torch.backends.cpu.get_cpu_capability()} {sorted(costs.items())}"
+        made += f" {workers} workers" if workers > 1 else ""
         return replace(self, subject=f"{self.subject} {made}")
 
     def find(self, parent: Recipe, model: nn.Module) -> tuple[Epoch, ...] | None:

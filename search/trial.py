@@ -22,6 +22,7 @@ from paretrim.search.making import Making
 from paretrim.search.station import Station, clocked
 from paretrim.search.study import Asked
 from paretrim.search.workshop import Workshop
+from paretrim.spaces.lesson import Trainer
 from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.records import THREADS, Elsewhere, Epoch, Preview, TrialRecord
 
@@ -34,6 +35,7 @@ class TrialRunner:
         scratch: A folder for files that nobody needs after the search.
         waiting: Entered while a trial waits for another's measurement, so that its time limit does not count that.
         plan: Which cores measure; by default the last ones, while all training waits.
+        trainer: Trains models; by default this process does.
     """
 
     def __init__(
@@ -42,11 +44,12 @@ class TrialRunner:
         scratch: Path,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
         plan: Plan | None = None,
+        trainer: Trainer | None = None,
     ) -> None:
         self._context = context
         self._scratch = scratch
         self._lane = Lane(waiting=waiting, yielding=plan is None or not plan.spare)
-        self._workshop = Workshop(context, self._lane)
+        self._workshop = Workshop(context, self._lane, trainer)
         folder, validation = Path(mkdtemp(prefix="bench-", dir=scratch)), context.splits.validation
         cores = () if plan is None else plan.measuring
         self._stations = [

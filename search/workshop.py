@@ -16,6 +16,7 @@ from paretrim.evaluators.target import LoweringRequest, Target
 from paretrim.search.context import TrialContext
 from paretrim.search.making import Making
 from paretrim.search.space import Space
+from paretrim.spaces.lesson import InProcess, Trainer
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.schooling import Loss, Schooling
 
@@ -26,11 +27,13 @@ class Workshop:
     Args:
         context: What all trials of the search share.
         lane: The machine's measuring lane, which work makes room for.
+        trainer: Trains models; by default this process does.
     """
 
-    def __init__(self, context: TrialContext, lane: Lane) -> None:
+    def __init__(self, context: TrialContext, lane: Lane, trainer: Trainer | None = None) -> None:
         self._context = context
         self._lane = lane
+        self._trainer = trainer or InProcess()
 
     def schooling(self, recipe: Recipe, train: Split | None = None, teacher: torch.Tensor | None = None) -> Schooling:
         """Return what there is to train a recipe with, by default the search's training split and its teacher's outputs."""
@@ -54,7 +57,8 @@ class Workshop:
             schooling: What to train it with, by default what `schooling` returns.
             alone: Whether its training has nothing in common with that of the search's other trials.
         """
-        return Making(self._context, self._lane, recipe, schooling or self.schooling(recipe), alone=alone)
+        school = schooling or self.schooling(recipe)
+        return Making(self._context, self._lane, recipe, school, self._trainer, alone=alone)
 
     def _loss(self, recipe: Recipe) -> Loss:
         metric = self._context.metric

@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from paretrim.spaces.team import Alone, Team
+
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 """``(outputs, labels, teacher outputs or None) -> scalar``."""
 
@@ -52,6 +54,7 @@ class Schooling:
         advance: Called before each step with the share of the training that lies behind.
         channel_ms: Milliseconds that one channel of a group costs on the target, by the group's name; empty unless they
             were measured.
+        team: Who trains; each member is given all batches and takes its share of them.
     """
 
     batches: Callable[[int, int], Iterator[TrainingBatch]]
@@ -63,6 +66,7 @@ class Schooling:
     penalties: tuple[Penalty, ...] = ()
     advance: Callable[[float], None] = lambda _: None
     channel_ms: Mapping[str, float] = field(default_factory=dict)
+    team: Team = field(default_factory=Alone)
 
 
 def stand_for_classes(outputs: torch.Tensor, labels: torch.Tensor) -> bool:

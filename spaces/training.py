@@ -9,15 +9,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from paretrim.errors import TrialError
 from paretrim.spaces import optimizers, schedules
 from paretrim.spaces.augment import STRENGTHS, Augmentation
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.schooling import Schooling, TrainingBatch
+from paretrim.spaces.team import Share, share
 
 _FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# Far apart, since each batch may take the next seeds.
+_APART = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ def recover(model: nn.Module, recipe: Recipe, schooling: Schooling, epochs: int 
     A model of which every parameter is frozen is left as it is, and nothing is yielded. A batch of a single sample, which
     may be left over at the end of an epoch, is passed over where batch normalization could not train on it.
 
+    In a team, the gradient of a batch is that of its mean loss, as of one process, but for what a loss compares across
+    samples. What is random within a sample's way through the model differs between members. Batch normalization works
+    with the mean and variance of each member's share, and its running statistics are the members' mean.
+
     Args:
         model: In training it is in training mode, afterwards in evaluation mode.
         recipe: Says how to train.
@@ -50,7 +57,7 @@ def recover(model: nn.Module, recipe: Recipe, schooling: Schooling, epochs: int 
     weights = [p for p in model.parameters() if p.requires_grad]
     if epochs == 0 or not weights:
         return
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(recipe.seed + _APART * schooling.team.rank)
     training = _Training(model, weights, recipe, schooling, epochs)
     patience, best, waited = recipe.number("recovery.early_stop", math.inf), math.inf, 0
     for epoch in range(epochs):
@@ -69,6 +76,8 @@ class _Training:
         self, model: nn.Module, weights: list[nn.Parameter], recipe: Recipe, schooling: Schooling, epochs: int
     ) -> None:
         self._model, self._weights, self._schooling, self._seed = model, weights, schooling, recipe.seed
+        self._team = schooling.team
+        self._averages, self._others = _buffers(model)
         self._device = weights[0].device
         self._needs_two = any(isinstance(module, _BatchNorm) for module in model.modules())
         self._size = int(recipe.number("recovery.batch_size", 64))
@@ -95,21 +104,27 @@ class _Training:
         # Half floats have so few small numbers that gradients would vanish without a scale.
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._format is torch.float16)
         self._channels_last = recipe.values.get("recovery.channels_last") is True
-        self._augmentation = _augmentation(recipe)
+        self._augmentation = _augmentation(recipe, recipe.seed + _APART * self._team.rank)
         self._pending = False
         self._optimizer.zero_grad(set_to_none=True)
 
     def epoch(self, number: int) -> float:
         """Train for one pass and return the mean loss."""
-        total, seen = 0.0, 0
+        total, seen = 0.0, 0.0
         for position, batch in enumerate(self._schooling.batches(self._size, self._seed + number)):
             with self._schooling.working():
+                self._team.meet()
                 self._schooling.advance((number * self._batches + position) / self._total)
                 if len(batch.index) > 1 or not self._needs_two:
-                    total += self._learn(self._shown(batch), self._group(position)) * len(batch.index)
-                    seen += len(batch.index)
+                    part = share(self._team, len(batch.index), 2 if self._needs_two else 1)
+                    total += self._learn(self._shown(batch, part), self._group(position), part.weight) * part.samples
+                    seen += part.samples
                 if (position + 1) % self._together == 0 or position + 1 == self._batches:
                     self._step()
+                else:
+                    self._team.meet()
+        total, seen = self._team.total([total, seen])
+        self._team.follow(self._others)
         mean = total / seen if seen else 0.0
         if not math.isfinite(mean):
             raise TrialError(
@@ -122,16 +137,18 @@ class _Training:
         """Return how many batches share a step with the one at a position."""
         return min(self._together, self._batches - position // self._together * self._together)
 
-    def _shown(self, batch: TrainingBatch) -> Samples:
-        inputs = batch.inputs.to(self._device)
+    def _shown(self, batch: TrainingBatch, part: Share) -> Samples:
+        own = slice(part.start, part.stop)
+        inputs = batch.inputs[own].to(self._device)
         if self._augmentation is not None:
             inputs = self._augmentation(inputs)
         if self._channels_last and inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return Samples(inputs, batch.labels.to(self._device), batch.index)
+        return Samples(inputs, batch.labels[own].to(self._device), batch.index[own])
 
-    def _learn(self, batch: Samples, group: int) -> float:
-        """Add the gradients of a batch to those that the next step is made of, and return its loss."""
+    def _learn(self, batch: Samples, group: int, weight: float) -> float:
+        """Add the gradients of a part of a batch to those that the next step is made of, and return its loss."""
+        divisor = group / weight if weight else math.inf
         with self._narrow():
             outputs = self._model(batch.inputs)
             teacher = self._taught(batch)
@@ -143,7 +160,7 @@ class _Training:
                 "the training loss depends on no parameter that could be trained; unfreeze some in the model, or turn "
                 "recovery off"
             )
-        torch.autograd.backward(self._scaler.scale(loss if group == 1 else loss / group))
+        torch.autograd.backward(self._scaler.scale(loss if divisor == 1 else loss / divisor))
         self._pending = True
         return float(loss.detach())
 
@@ -163,6 +180,8 @@ class _Training:
     def _step(self) -> None:
         if not self._pending:
             return
+        # Before anything is unscaled: what overflowed in one member is then seen by all.
+        self._team.combine(self._weights, self._averages)
         if self._clip:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self._weights, self._clip)
@@ -183,7 +202,15 @@ def _rate(recipe: Recipe) -> float:
     return recipe.number(chosen, recipe.number("recovery.learning_rate", 0.01))
 
 
-def _augmentation(recipe: Recipe) -> Augmentation | None:
+def _augmentation(recipe: Recipe, seed: int) -> Augmentation | None:
     described = _word(recipe, "recovery.augmented_by", "")
-    share = STRENGTHS[_word(recipe, "recovery.augment", "none")]
-    return Augmentation(described, share, recipe.seed) if described and share else None
+    strength = STRENGTHS[_word(recipe, "recovery.augment", "none")]
+    return Augmentation(described, strength, seed) if described and strength else None
+
+
+def _buffers(model: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return the running statistics of normalizations, and all other buffers."""
+    norms = [module for module in model.modules() if isinstance(module, _NormBase)]
+    found = [each for norm in norms for each in (norm.running_mean, norm.running_var) if each is not None]
+    known = {id(each) for each in found}
+    return found, [each for each in model.buffers() if id(each) not in known]

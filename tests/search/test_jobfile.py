@@ -125,8 +125,8 @@ budget:
 def test_a_mistake_tells_what_was_given_what_is_allowed_and_what_may_be_meant(tmp_path: Path) -> None:
     text = f"{NEEDED}budget:\n  trails: 5\nspace:\n  pruning:\n    importance: l3\n"
     assert mistakes(tmp_path, text) == [
-        "line 4, budget.trails: unknown key; allowed: trials, minutes, training_seconds, patience, parallel, trial_minutes; "
-        "did you mean 'trials'?",
+        "line 4, budget.trails: unknown key; allowed: trials, minutes, training_seconds, patience, trial_workers, parallel, "
+        "trial_minutes; did you mean 'trials'?",
         "line 7, space.pruning.importance: input should be one of l1, l2, taylor, geometric_median, bn_scale, random; given 'l3'",
     ]
 
@@ -230,7 +230,7 @@ def test_a_key_left_out_of_the_example_has_the_value_shown_there() -> None:
 
 def test_the_example_shows_every_setting() -> None:
     shown = set(leaves(yaml.safe_load(EXAMPLE.read_text())))
-    budget = {f"budget.{name}" for name in ("minutes", "training_seconds", "patience", "parallel")}
+    budget = {f"budget.{name}" for name in ("minutes", "training_seconds", "patience", "trial_workers", "parallel")}
     commented = {*budget, "tracking_uri", "cross_validation", "also", "target.name", "sampler", "earlier"}
     assert set(leaves(load(EXAMPLE).model_dump())) - shown - commented == {"folder"}
 
