@@ -110,7 +110,8 @@ def prepare(
     if wrong:
         raise JobError(wrong, f"with the baseline's {score.name} of {score.value:.4f}, the job")
     since = time.monotonic()
-    teacher = _teacher_outputs(subject, folder)
+    cache = Cache(folder.cache)
+    teacher = _teacher_outputs(subject, cache)
     return TrialContext(
         model=subject.model,
         splits=subject.splits.search,
@@ -124,7 +125,7 @@ def prepare(
         tutor=subject.teacher,
         seed=job.seed,
         share=job.search.share,
-        nursery=Nursery(Cache(folder.cache), _identity(job, subject)) if job.search.share else None,
+        nursery=Nursery(cache, _identity(job, subject)) if job.search.share else None,
         preview=job.search.preview,
     )
 
@@ -190,11 +191,11 @@ def _other_teacher(space: spaces.Space, model: nn.Module, train: Split) -> nn.Mo
     return teacher
 
 
-def _teacher_outputs(subject: Subject, folder: JobFolder) -> torch.Tensor | None:
+def _teacher_outputs(subject: Subject, cache: Cache) -> torch.Tensor | None:
     if not any(part.needs_teacher() for part in subject.space.techniques):
         return None
     teacher, prints = subject.teacher or subject.model, subject.fingerprints
-    return teaching.outputs(teacher, prints.get("teacher", prints["model"]), subject.splits.search.train, folder)
+    return teaching.outputs(teacher, prints.get("teacher", prints["model"]), subject.splits.search.train, cache)
 
 
 def _model_hash(model: nn.Module) -> str:

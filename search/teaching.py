@@ -1,21 +1,19 @@
-"""The teacher of a search: which model it is, and its outputs, computed once and kept beside the study."""
+"""The teacher of a search: which model it is, and its outputs, computed once for all searches."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import nn
 
 from paretrim.errors import DataError, UserCodeError
 from paretrim.evaluators.splits import Split
+from paretrim.search.cache import Cache, key
 from paretrim.search.space import Space
-from paretrim.search.store import JobFolder
 from paretrim.spaces.distillation import Distillation
 from paretrim.spaces.recovery import Recovery
 
@@ -60,40 +58,29 @@ def check_teacher(teacher: nn.Module, model: nn.Module, train: Split, path: str)
     )
 
 
-def outputs(teacher: nn.Module, weights: str, train: Split, folder: JobFolder) -> torch.Tensor:
-    """Return the teacher's outputs on a split, shape ``(N, ...)``; from the search's folder where they were computed before.
+def outputs(teacher: nn.Module, weights: str, train: Split, cache: Cache) -> torch.Tensor:
+    """Return the teacher's outputs on a split, shape ``(N, ...)``; kept ones where any search has computed them before.
 
     Args:
         teacher: In evaluation mode.
         weights: Hash of its weights.
         train: The samples.
-        folder: Of the search.
+        cache: Where they are kept.
 
     Raises:
         DataError: The teacher answers with NaN or infinity.
     """
-    key = hashlib.sha256(f"{weights} {train.fingerprint()} {code_of(teacher)}".encode()).hexdigest()
-    path = folder.path / "teacher" / f"{key[:32]}.safetensors"
-    kept = _read(path, len(train))
+    # Other processors round in other ways.
+    name = key("teacher", weights, train.fingerprint(), code_of(teacher), torch.backends.cpu.get_cpu_capability())
+    kept = cache.get(name)
     if kept is not None:
-        return kept
+        return load(kept)[_OUTPUTS]
     with torch.no_grad():
         answers = torch.cat([teacher(batch.inputs) for batch in train.batches(256)])
     if not bool(torch.isfinite(answers).all()):
         raise DataError("the teacher answers some training samples with NaN or infinite values; clean the data first")
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    save_file({_OUTPUTS: answers.contiguous()}, partial)
-    partial.replace(path)
+    cache.put(name, save({_OUTPUTS: answers.contiguous()}))
     return answers
-
-
-def _read(path: Path, count: int) -> torch.Tensor | None:
-    try:
-        kept = load_file(path)[_OUTPUTS]
-    except Exception:  # noqa: BLE001 - whatever is wrong with a file that was kept, its content can be made anew
-        return None
-    return kept if len(kept) == count else None
 
 
 def code_of(model: nn.Module) -> str:

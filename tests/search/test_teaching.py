@@ -11,7 +11,7 @@ from torch import nn
 from paretrim.errors import DataError, UserCodeError
 from paretrim.evaluators.splits import Split
 from paretrim.search import prepare, teaching
-from paretrim.search.store import JobFolder
+from paretrim.search.cache import Cache
 
 from .conftest import tiny_job
 
@@ -37,44 +37,44 @@ class Negated(Counted):
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> JobFolder:
-    return JobFolder("mine-1", tmp_path)
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path)
 
 
-def test_outputs_are_computed_once(folder: JobFolder) -> None:
+def test_outputs_are_computed_once(cache: Cache) -> None:
     net = Counted()
-    first = teaching.outputs(net, "hash", TRAIN, folder)
-    second = teaching.outputs(net, "hash", TRAIN, folder)
+    first = teaching.outputs(net, "hash", TRAIN, cache)
+    second = teaching.outputs(net, "hash", TRAIN, cache)
     assert net.asked == 1
     assert torch.equal(first, second)
     assert torch.equal(first, net(TRAIN.first(10).inputs).detach())
 
 
-def test_other_weights_other_data_and_other_code_are_computed_anew(folder: JobFolder) -> None:
+def test_other_weights_other_data_and_other_code_are_computed_anew(cache: Cache) -> None:
     net = Counted()
-    teaching.outputs(net, "hash", TRAIN, folder)
-    teaching.outputs(net, "other", TRAIN, folder)
-    teaching.outputs(net, "hash", TRAIN.part(torch.arange(5)), folder)
+    teaching.outputs(net, "hash", TRAIN, cache)
+    teaching.outputs(net, "other", TRAIN, cache)
+    teaching.outputs(net, "hash", TRAIN.part(torch.arange(5)), cache)
     assert net.asked == 3
     other = Negated()
-    teaching.outputs(other, "hash", TRAIN, folder)
+    teaching.outputs(other, "hash", TRAIN, cache)
     assert other.asked == 1
 
 
-def test_a_file_that_was_cut_short_is_made_anew(folder: JobFolder) -> None:
+def test_a_file_that_was_cut_short_is_made_anew(cache: Cache) -> None:
     net = Counted()
-    wanted = teaching.outputs(net, "hash", TRAIN, folder)
-    (kept,) = (folder.path / "teacher").iterdir()
+    wanted = teaching.outputs(net, "hash", TRAIN, cache)
+    (kept,) = (path for path in cache.root.rglob("*.kept"))
     kept.write_bytes(kept.read_bytes()[:20])
-    assert torch.equal(teaching.outputs(net, "hash", TRAIN, folder), wanted)
+    assert torch.equal(teaching.outputs(net, "hash", TRAIN, cache), wanted)
     assert net.asked == 2
 
 
-def test_a_teacher_that_answers_with_nan_is_refused(folder: JobFolder) -> None:
+def test_a_teacher_that_answers_with_nan_is_refused(cache: Cache) -> None:
     net = Counted()
     nn.init.constant_(net.inner.bias, float("nan"))
     with pytest.raises(DataError, match="teacher answers some training samples with NaN"):
-        teaching.outputs(net, "hash", TRAIN, folder)
+        teaching.outputs(net, "hash", TRAIN, cache)
 
 
 @pytest.mark.parametrize(
