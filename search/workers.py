@@ -157,10 +157,11 @@ class Workers:
 
         When one is gone, the others often tell that they miss it.
         """
-        failures, silent, left = [told] if told else [], told is None, list(self._wires)
+        failures, silent = [told] if told else [], told is None
         deadline = time.monotonic() + _CAUSE_S
         while len(failures) < self.size and not silent and (time_left := deadline - time.monotonic()) > 0:
-            for wire in [each for each in left if each.connection in wait([x.connection for x in left], time_left)]:
+            ready = wait([wire.connection for wire in self._wires], time_left)
+            for wire in [each for each in self._wires if each.connection in ready]:
                 answer = self._receive(wire)
                 silent = silent or answer is None
                 failures += [answer] if isinstance(answer, Failed) else []
@@ -227,15 +228,13 @@ def _start(size: int, place: Place, scratch: Path) -> list[Wire]:
 def _trainer(size: int, place: Place, scratch: Path) -> TorchTrainer:
     node = ray.get_runtime_context().get_node_id()
     alive = next(each for each in ray.nodes() if each["NodeID"] == node)
-    # The trial's process has reserved the cores, on this machine; Ray Train needs to be given something.
+    # The trial has reserved the cores. A trifle of what only this machine has keeps the workers here.
     name = next(each for each in alive["Resources"] if each.startswith("node:") and not each.startswith("node:__"))
     return TorchTrainer(
         work,
         train_loop_config={"place": place},
         torch_config=TorchConfig(backend=_backend(size)),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=size, resources_per_worker={name: 0.001}, label_selector={"ray.io/node-id": node}
-        ),
+        scaling_config=ray.train.ScalingConfig(num_workers=size, resources_per_worker={name: 0.001}),
         run_config=ray.train.RunConfig(
             name=place.socket.parent.name,
             storage_path=str(scratch / "train"),
