@@ -87,6 +87,25 @@ def search(
 
 
 @app.command()
+def check(
+    job: Annotated[
+        Path | None, typer.Argument(metavar="[JOB.yaml]", help="Job file; by default the bundled example.")
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Try a job before it runs: make, export and measure the ends of its space, and estimate time and disk."""
+    from paretrim.search import preflight, preflight_words
+    from paretrim.search.jobfile import EXAMPLE, load
+
+    loaded, console, errors = load(job or EXAMPLE), _console(), Console(stderr=True)
+    found = preflight.check(loaded, Store(store), lambda text: errors.print(text, highlight=False, style="dim"))
+    for part in preflight_words.lines(loaded, found):
+        console.print(part, highlight=False, soft_wrap=True)
+    if found.problems:
+        raise typer.Exit(UsageError.exit_code)
+
+
+@app.command()
 def space(
     job: Annotated[
         Path | None, typer.Argument(metavar="[JOB.yaml]", help="Job file; by default the bundled example.")

@@ -23,6 +23,7 @@ from paretrim.search import reach_words
 from paretrim.search.context import TrialContext
 from paretrim.search.encoding import Encoding
 from paretrim.search.evolution import evolve
+from paretrim.search.extremes import smallest
 from paretrim.search.gate import best_case
 from paretrim.search.job import Job, impossible
 from paretrim.search.judge import SEARCHED, Terms
@@ -147,7 +148,7 @@ class _Survey:
 
     def _candidates(self, group: Group) -> Iterator[Recipe]:
         """Yield recipes that may meet some bounds, each when those before it were measured."""
-        yield self._smallest()
+        yield smallest(self._context.space, self._sensitivity, self._job.seed)
         yield from self._anchors.values()  # from which the predictions begin
         for _ in range(_TRIES - 1):
             found = self._promising(group)
@@ -184,16 +185,6 @@ class _Survey:
 
         nearest = min(self._records, key=excess)
         return nearest, excess(nearest)
-
-    def _smallest(self) -> Recipe:
-        """Return the recipe with each knob where it saves most bytes alone."""
-        saved: dict[str, tuple[float, Value]] = {}
-        for effect in self._sensitivity.effects:
-            if not effect.failed and effect.bytes_saved > saved.get(effect.knob, (0.0, None))[0]:
-                saved[effect.knob] = (effect.bytes_saved, effect.value)
-        usual = {each.name: each.neutral for each in self._context.space.dimensions}
-        values = {**usual, **self._context.space.constants, **{knob: value for knob, (_, value) in saved.items()}}
-        return self._context.space.recipe(values, self._job.seed)
 
     def _promising(self, group: Group) -> Recipe | None:
         """Return the recipe that is expected to break the bounds least, of those that were not made yet."""

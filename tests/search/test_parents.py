@@ -20,7 +20,6 @@ from paretrim.search import prepare, space, teaching
 from paretrim.search.cache import Cache
 from paretrim.search.context import TrialContext
 from paretrim.search.parents import Nursery
-from paretrim.search.store import JobFolder
 from paretrim.search.workshop import Workshop
 from paretrim.spaces.anatomy import dissect
 from paretrim.spaces.dimension import Value
@@ -98,7 +97,7 @@ def a_context(given: Mapping[str, Any], folder: Path, net: nn.Module | None = No
         splits=subject.splits.search,
         metric=subject.metric,
         space=subject.space,
-        teacher=teaching.outputs(subject.model, "hash", train, JobFolder("mine-1", folder)) if taught else None,
+        teacher=teaching.outputs(subject.model, "hash", train, Cache(folder / "cache")) if taught else None,
         stations=(),
         artifacts=folder,
         channel_ms={group.name: 0.001 for group in subject.space.anatomy.groups},
