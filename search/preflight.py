@@ -7,7 +7,6 @@ what that took follows what the job's budget will take.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,10 +20,10 @@ from paretrim.errors import JobError, ParetrimError
 from paretrim.evaluators import cores
 from paretrim.evaluators.lane import Lane
 from paretrim.search import prepare, reach
-from paretrim.search.cache import LIMIT_BYTES
 from paretrim.search.context import TrialContext, score_torch
 from paretrim.search.costs import with_costs
 from paretrim.search.extremes import largest, smallest
+from paretrim.search.forecast import EPOCHS, Attempt, Estimate, estimate, too_little, too_much
 from paretrim.search.job import Job
 from paretrim.search.profile import glance
 from paretrim.search.staff import check_room
@@ -33,51 +32,7 @@ from paretrim.search.store import JobFolder, Store
 from paretrim.search.workshop import Workshop
 from paretrim.spaces.recipe import Recipe
 
-_EPOCHS = "recovery.epochs"
 _BATCHES, _BATCH = 8, 64
-_MINUTE = 60.0
-# A record, its runs in MLflow and its recorded samples.
-_RECORD_BYTES = 200_000
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """A recipe that went the whole path of a trial, but for most of its training.
-
-    Attributes:
-        name: What it is.
-        metrics: What was measured of its artifact; empty when it did not come so far.
-        torch_score: The metric of the torch model.
-        epoch_s: What an epoch on the whole training split would take, in seconds, on one worker.
-        other_s: What all else of a trial took, in seconds.
-        artifact_bytes: What its files weigh in the store.
-        cause: Why it failed; empty when it did not.
-    """
-
-    name: str
-    metrics: dict[str, float]
-    torch_score: float = 0.0
-    epoch_s: float = 0.0
-    other_s: float = 0.0
-    artifact_bytes: int = 0
-    cause: str = ""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a job's budget will take if no trial is stopped early.
-
-    Attributes:
-        trial_s: Seconds of the longest trial.
-        training_s: Seconds of training in all, the last phase included.
-        wall_s: Seconds in all.
-        disk_bytes: Bytes in the store, parents included.
-    """
-
-    trial_s: float
-    training_s: float
-    wall_s: float
-    disk_bytes: int
 
 
 @dataclass(frozen=True)
@@ -131,17 +86,17 @@ def check(job: Job, store: Store, say: Callable[[str], None]) -> Checked:
             attempts.append(trials.attempt(name, recipe))
         problems = [f"{each.name}: {each.cause}" for each in attempts if each.cause]
         problems += _unreachable(job, context, warnings.append)
-    estimate = _estimate(job, context, attempts)
-    if estimate is not None:
-        problems += _too_much(job, estimate, store)
-        warnings += _too_little(job, estimate)
+    expected = estimate(job, context, attempts)
+    if expected is not None:
+        problems += too_much(job, expected, store)
+        warnings += too_little(job, expected)
     return Checked(
         context.metric.name,
         len(context.space.searched),
         tuple(attempts),
         tuple(problems),
         tuple(warnings),
-        estimate,
+        expected,
     )
 
 
@@ -197,7 +152,7 @@ class _Trials:
 
     def _attempt(self, name: str, recipe: Recipe) -> Attempt:
         began = self._now()
-        short = Recipe.of({**recipe.values, _EPOCHS: 2}, recipe.seed) if _epochs(recipe) else recipe
+        short = Recipe.of({**recipe.values, EPOCHS: 2}, recipe.seed) if recipe.number(EPOCHS) else recipe
         making = self._workshop.begin(short, self._workshop.schooling(short, self._train, self._teacher))
         moments = [self._now(), *(self._now() for _ in making.train({}))]
         model = making.bake()
@@ -222,10 +177,6 @@ class _Trials:
         )
 
 
-def _epochs(recipe: Recipe) -> int:
-    return int(recipe.number(_EPOCHS))
-
-
 def _unreachable(job: Job, context: TrialContext, warn: Callable[[str], None]) -> list[str]:
     """Return the bounds on costs that the space cannot meet."""
 
@@ -238,56 +189,3 @@ def _unreachable(job: Job, context: TrialContext, warn: Callable[[str], None]) -
     except JobError as error:
         return [str(problem) for problem in error.problems]
     return []
-
-
-def _estimate(job: Job, context: TrialContext, attempts: list[Attempt]) -> Estimate | None:
-    """Return what a budget will take, with trials in the middle between the ends of the space."""
-    ends = [each for each in attempts if not each.cause and each.name != "baseline"]
-    if not ends:
-        return None
-    epochs = _epochs(largest(context.space, job.seed))
-    team, budget, finals = job.budget.trial_workers, job.budget, job.search.finals
-    last = finals.points * finals.seeds
-    epoch_s = sum(each.epoch_s for each in ends) / len(ends) / team
-    other_s = sum(each.other_s for each in ends) / len(ends)
-    training_s = epochs * epoch_s * (budget.trials + last * finals.longer)
-    weights = sum(p.numel() * p.element_size() for p in context.model.parameters())
-    artifacts = sum(each.artifact_bytes for each in ends) // len(ends) * len(job.targets)
-    parents = min(LIMIT_BYTES, budget.trials * weights) if job.search.share else 0
-    return Estimate(
-        trial_s=max(epochs * each.epoch_s / team + each.other_s for each in ends),
-        training_s=training_s,
-        wall_s=(training_s + (budget.trials + last) * other_s) / budget.parallel,
-        disk_bytes=(budget.trials + last) * (artifacts + _RECORD_BYTES) + parents,
-    )
-
-
-def _too_much(job: Job, estimate: Estimate, store: Store) -> Iterator[str]:
-    limit_s = job.budget.trial_minutes * _MINUTE
-    if estimate.trial_s > limit_s:
-        yield (
-            f"budget.trial_minutes is {job.budget.trial_minutes:g}, and the longest trial takes about "
-            f"{estimate.trial_s / _MINUTE:.1f} minutes: it would be stopped; give {2 * estimate.trial_s / _MINUTE:.0f} or "
-            "more, or fewer epochs in space.recovery.epochs"
-        )
-    place = next(path for path in (store.root, *store.root.absolute().parents) if path.exists())
-    free = shutil.disk_usage(place).free
-    if estimate.disk_bytes > free:
-        yield (
-            f"the search will keep about {estimate.disk_bytes / 1e9:.1f} GB in {store.root}, where {free / 1e9:.1f} GB are "
-            "free; free some, or name another place with --store"
-        )
-
-
-def _too_little(job: Job, estimate: Estimate) -> Iterator[str]:
-    minutes, seconds = job.budget.minutes, job.budget.training_seconds
-    if minutes is not None and estimate.wall_s > minutes * _MINUTE:
-        yield (
-            f"budget.minutes is {minutes:g}, in which about {job.budget.trials * minutes * _MINUTE / estimate.wall_s:.0f} of "
-            f"{job.budget.trials} trials end if none is stopped early"
-        )
-    if seconds is not None and estimate.training_s > seconds:
-        yield (
-            f"budget.training_seconds is {seconds:g}, in which about "
-            f"{job.budget.trials * seconds / estimate.training_s:.0f} of {job.budget.trials} trials end if none is stopped early"
-        )

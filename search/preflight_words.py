@@ -8,8 +8,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from paretrim.search.forecast import Attempt, Estimate
 from paretrim.search.job import Job
-from paretrim.search.preflight import Attempt, Checked, Estimate
+from paretrim.search.preflight import Checked
 from paretrim.search.words import clock, heading, quantity
 
 

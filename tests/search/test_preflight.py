@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from paretrim.errors import LoweringError
 from paretrim.search import preflight, preflight_words
 from paretrim.search.cli import app
+from paretrim.search.forecast import Estimate, too_much
 from paretrim.search.job import Job
-from paretrim.search.preflight import Checked, Estimate
+from paretrim.search.preflight import Checked
 from paretrim.search.store import Store
 
 from .conftest import tiny_job
@@ -73,7 +74,7 @@ def test_the_estimate_counts_all_trials_and_the_last_phase(checked: tuple[Checke
 
 def test_a_disk_that_is_too_small_is_a_problem(checked: tuple[Checked, Path], tmp_path: Path) -> None:
     wanted = Estimate(1.0, 1.0, 1.0, 10**18)
-    (problem,) = preflight._too_much(a_job(), wanted, Store(tmp_path / "not" / "there"))
+    (problem,) = too_much(a_job(), wanted, Store(tmp_path / "not" / "there"))
     assert "1000000000.0 GB" in problem
 
 
