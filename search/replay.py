@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import ray
 import torch
 
 from paretrim.errors import UsageError
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.lane import Lane
 from paretrim.search import engine, prepare
-from paretrim.search.context import score_torch
+from paretrim.search.context import TrialContext, score_torch
+from paretrim.search.head import started
+from paretrim.search.job import Job
 from paretrim.search.result import Result
+from paretrim.search.staff import Staff, material_of
 from paretrim.search.workshop import Workshop
+from paretrim.spaces.lesson import Trainer
 from paretrim.spaces.recipe import Recipe
-from paretrim.tracking.records import THREADS, TrialRecord
+from paretrim.tracking.records import THREADS, WORKERS, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -64,9 +71,10 @@ def replay(result: Result, number: int, say: Callable[[str], None]) -> Replayed:
     context = prepare.prepare(result.job, subject, result.folder, result.study.noted("references", {}), say)
     # With no parents that were kept: all of it is made again.
     context = replace(context, channel_ms=result.study.noted("channel_ms", {}), nursery=None)
-    workshop, recipe = Workshop(context, Lane()), Recipe.of(record.recipe, record.seed)
+    recipe = Recipe.of(record.recipe, record.seed)
     threads = int(record.environment[THREADS]) if THREADS in record.environment else None
-    with _threads(threads):
+    with _threads(threads), _trainer(int(record.environment.get(WORKERS, 1)), result.job, context) as trainer:
+        workshop = Workshop(context, Lane(), trainer)
         making = workshop.begin(recipe)
         for epoch, each in enumerate(making.train({}), 1):
             say(f"epoch {epoch}: loss {each.loss:.4g}")
@@ -74,6 +82,23 @@ def replay(result: Result, number: int, say: Callable[[str], None]) -> Replayed:
         score = score_torch(model, context.splits.validation, context.metric)
         artifact = workshop.lowered(context.stations[0].address.build(), model, recipe)
     return Replayed(record, artifact, score, record.metrics[f"{context.metric.name}_torch"], threads)
+
+
+@contextmanager
+def _trainer(size: int, job: Job, context: TrialContext) -> Iterator[Trainer | None]:
+    """Start as many training workers as the trial had; None where it had none."""
+    if size == 1:
+        yield None
+        return
+    from paretrim.search.workers import hired  # noqa: PLC0415 - most searches need no Ray Train
+
+    there = job.with_budget({"parallel": 1, "trial_workers": size})
+    with started(there), TemporaryDirectory(prefix="paretrim-") as folder:
+        workers = hired(Staff(size, ray.put(material_of(context))), context, Path(folder))
+        try:
+            yield workers
+        finally:
+            workers.close()
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from paretrim.search.study import Asked
 from paretrim.search.workshop import Workshop
 from paretrim.spaces.lesson import Trainer
 from paretrim.spaces.recipe import Recipe
-from paretrim.tracking.records import THREADS, Elsewhere, Epoch, Preview, TrialRecord
+from paretrim.tracking.records import THREADS, WORKERS, Elsewhere, Epoch, Preview, TrialRecord
 
 
 class TrialRunner:
@@ -49,6 +49,7 @@ class TrialRunner:
         self._context = context
         self._scratch = scratch
         self._lane = Lane(waiting=waiting, yielding=plan is None or not plan.spare)
+        self._trained_by = trainer.size if trainer else 1
         self._workshop = Workshop(context, self._lane, trainer)
         folder, validation = Path(mkdtemp(prefix="bench-", dir=scratch)), context.splits.validation
         cores = () if plan is None else plan.measuring
@@ -101,11 +102,15 @@ class TrialRunner:
                 each.plan.name: self._elsewhere(each, model, asked.recipe, expected, of_recipe, seconds)
                 for each in others
             },
-            environment={**main.environment(), THREADS: str(torch.get_num_threads())},
+            environment={**main.environment(), **self._trained_with()},
             seconds=seconds,
             epochs=tuple(epochs),
             preview=preview,
         )
+
+    def _trained_with(self) -> dict[str, str]:
+        several = {WORKERS: str(self._trained_by)} if self._trained_by > 1 else {}
+        return {THREADS: str(torch.get_num_threads()), **several}
 
     def _preview(self, making: Making, recipe: Recipe) -> Preview:
         with TemporaryDirectory(prefix="preview-", dir=self._scratch) as folder:

@@ -30,6 +30,11 @@ class GoOn:
 
 
 @dataclass(frozen=True)
+class Leave:
+    """To all workers, between two lessons: there will be no more."""
+
+
+@dataclass(frozen=True)
 class Hello:
     """From each worker, first."""
 
@@ -58,7 +63,7 @@ class Over:
 
 @dataclass(frozen=True)
 class Failed:
-    """From a worker, which then ends.
+    """From a worker: the lesson has ended by an error.
 
     Attributes:
         cause: The message of an error of ours; else a traceback.

@@ -18,7 +18,7 @@ import torch
 from paretrim.errors import ParetrimError
 from paretrim.evaluators.lane import Lane
 from paretrim.search.parcel import Material, unpacked
-from paretrim.search.wire import Failed, GoOn, Hello, Learn, Over, Trained, Wire, Yielding, connect
+from paretrim.search.wire import Failed, GoOn, Hello, Learn, Leave, Over, Trained, Wire, Yielding, connect
 from paretrim.spaces.lesson import InProcess, Lesson
 from paretrim.spaces.processes import Processes
 from paretrim.spaces.snapshot import Snapshot
@@ -71,18 +71,19 @@ class Worker:
         threading.Thread(target=self._listen, name="paretrim-wire", daemon=True).start()
 
     def serve(self) -> None:
-        """Train each lesson that comes; the end of the process comes with the end of the connection."""
+        """Train each lesson that comes, until there are no more; without the trial's process, this one ends too."""
+        self._wire.send(Hello(self._team.rank))
+        while isinstance(order := self._orders.get(), Learn):
+            self._wire.send(self._end_of(order))
+
+    def _end_of(self, order: Learn) -> Over | Failed:
         try:
-            self._wire.send(Hello(self._team.rank))
-            while True:
-                order: Learn = self._orders.get()
-                self._train(unpacked(order.parcel, self._material))
-                self._wire.send(Over())
-        except Exception as error:  # noqa: BLE001 - a user's code may raise anything
-            known = isinstance(error, ParetrimError)
-            self._wire.send(Failed(str(error) if known else traceback.format_exc(), known))
-            # Whoever hangs up without a word was killed: this process waits until it is no longer needed.
-            threading.Event().wait()
+            self._train(unpacked(order.parcel, self._material))
+        except ParetrimError as error:
+            return Failed(str(error), known=True)
+        except Exception:  # noqa: BLE001 - a user's code may raise anything
+            return Failed(traceback.format_exc(), known=False)
+        return Over()
 
     def _train(self, lesson: Lesson) -> None:
         lesson = self._settled(lesson)
@@ -119,6 +120,9 @@ class Worker:
         # Whatever this process is doing: without the trial's process, nobody needs it.
         try:
             while True:
-                self._orders.put(self._wire.receive())
+                order = self._wire.receive()
+                self._orders.put(order)
+                if isinstance(order, Leave):
+                    return
         except (EOFError, OSError):
             os._exit(0)

@@ -26,7 +26,7 @@ from paretrim.evaluators.cores import Plan
 from paretrim.search.context import TrialContext
 from paretrim.search.parcel import Material, packed
 from paretrim.search.staff import Staff, material_of
-from paretrim.search.wire import Failed, GoOn, Hello, Learn, Over, Trained, Wire, Yielding
+from paretrim.search.wire import Failed, GoOn, Hello, Learn, Leave, Over, Trained, Wire, Yielding
 from paretrim.search.worker import Place, work
 from paretrim.spaces.lesson import Lesson
 
@@ -41,7 +41,7 @@ class Workers:
     """Trains models in worker processes on this machine.
 
     They are started with the first lesson and kept for further ones, of later trials too, since a start costs seconds.
-    After an error they are ended, and others are started for the next lesson.
+    After an error that not all have met alike they are ended, and others are started for the next lesson.
 
     Args:
         size: How many.
@@ -62,7 +62,7 @@ class Workers:
         self.size, self._place, self._material = size, place, material
         self._scratch, self._waiting = scratch, waiting
         self._wires: list[Wire] = []
-        self._under_way = False
+        self._under_way = self._between = False
 
     @contextmanager
     def learn(self, lesson: Lesson) -> Iterator[Iterator[float]]:
@@ -73,18 +73,19 @@ class Workers:
         """
         try:
             yield self._losses(lesson)
-            self._drop()
-        except GeneratorExit:
-            # The trial is stopped between two epochs.
-            self._drop()
-            raise
-        except BaseException:
-            self.close()
-            raise
+        finally:
+            # Where the trial has stopped, or failed by itself, between two epochs, the workers can go on.
+            if self._under_way and self._between:
+                self._drop()
+            elif self._under_way:
+                self.close()
 
     def close(self) -> None:
         """End the workers, whatever they are doing."""
         for wire in self._wires:
+            if not self._under_way:
+                with suppress(OSError):
+                    wire.send(Leave())  # Ray would tell the user of processes that end by themselves
             wire.close()
         self._wires, self._under_way = [], False
 
@@ -93,21 +94,23 @@ class Workers:
             return
         if not self._wires:
             self._wires = _start(self.size, self._place, self._scratch)
-        self._tell(Learn(packed(lesson, self._material)))
+        order = Learn(packed(lesson, self._material))
         self._under_way = True
+        self._tell(order)
         while True:
             told = self._hear()
             if not isinstance(told, Trained):
                 self._dismiss(1)
                 return
             told.state.give(lesson.model)
+            self._between = True
             yield told.loss
+            self._between = False
             self._tell(GoOn(on=True))
 
     def _drop(self) -> None:
-        """Let the workers drop the lesson where it is under way; they wait for that at the end of an epoch."""
-        if not self._under_way:
-            return
+        """Let the workers drop the lesson, as they can at the end of an epoch."""
+        self._between = False
         try:
             self._tell(GoOn(on=False))
             self._dismiss(0, time.monotonic() + _DROP_S)
@@ -155,7 +158,7 @@ class Workers:
     def _trouble(self, told: Failed | None) -> TrialError:
         """Return why a lesson failed, by what workers have said, and by which of them fell silent.
 
-        When one is gone, the others often tell that they miss it.
+        When one is gone, the others often tell that they miss it. Where all have come to the same end, they can go on.
         """
         failures, silent = [told] if told else [], told is None
         deadline = time.monotonic() + _CAUSE_S
@@ -166,6 +169,7 @@ class Workers:
                 silent = silent or answer is None
                 failures += [answer] if isinstance(answer, Failed) else []
         known = [each.cause for each in failures if each.known]
+        self._under_way = len(known) < self.size
         if known:
             return TrialError(known[0])
         if silent:
@@ -179,13 +183,13 @@ class _Run(threading.Thread):
     def __init__(self, trainer: TorchTrainer) -> None:
         super().__init__(name="paretrim-train", daemon=True)
         self._trainer = trainer
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def run(self) -> None:
         """Wait for the end."""
         try:
             self._trainer.fit()
-        except Exception as error:  # noqa: BLE001 - told where somebody waits for the workers
+        except (Exception, SystemExit) as error:  # Ray's, where it ends; told where somebody waits for the workers
             self.error = error
 
 

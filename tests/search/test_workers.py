@@ -23,6 +23,7 @@ from paretrim.evaluators.splits import Split
 from paretrim.search import head, staff, workers
 from paretrim.search.api import search
 from paretrim.search.parcel import Material, unpacked
+from paretrim.search.replay import replay
 from paretrim.search.wire import Failed, Over, Trained, Wire, Yielding
 from paretrim.search.worker import Place
 from paretrim.search.workers import Workers
@@ -31,6 +32,7 @@ from paretrim.spaces.lesson import InProcess, Lesson
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.schooling import Schooling
 from paretrim.spaces.snapshot import Snapshot
+from paretrim.tracking.records import WORKERS
 
 from .conftest import tiny_job
 
@@ -56,9 +58,9 @@ def clouds() -> Split:
 MATERIAL = Material(clouds(), None, net())
 
 
-def lesson(loss: Callable[..., torch.Tensor] = cross_entropy, epochs: int = EPOCHS) -> Lesson:
+def lesson(loss: Callable[..., torch.Tensor] = cross_entropy, epochs: int = EPOCHS, rate: float = 0.01) -> Lesson:
     split = MATERIAL.train
-    values = {"recovery.epochs": epochs, "recovery.batch_size": 16, "recovery.learning_rate": 0.01}
+    values = {"recovery.epochs": epochs, "recovery.batch_size": 16, "recovery.learning_rate": rate}
     school = Schooling(lambda size, seed: split.batches(size, seed=seed), len(split), None, loss, nullcontext)
     return Lesson(net(), Recipe.of(values, 2), ANATOMY, school)
 
@@ -110,9 +112,9 @@ class Fakes:
         yield
 
 
-def failure_of(fakes: Fakes) -> TrialError:
-    with pytest.raises(TrialError) as raised, fakes.made.learn(lesson()) as losses:
-        next(losses)
+def failure_of(made: Workers, given: Lesson | None = None) -> TrialError:
+    with pytest.raises(TrialError) as raised, made.learn(given or lesson()) as losses:
+        list(losses)
     return raised.value
 
 
@@ -162,18 +164,43 @@ class TestWords:
                 assert list(losses) == []
         assert fakes.starts == 0
 
-    def test_after_an_error_there_are_others(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_a_trial_that_fails_between_epochs_does_too(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         fakes = Fakes(monkeypatch, tmp_path, obedient)
         with pytest.raises(ValueError, match="of the trial"), fakes.made.learn(lesson()) as losses:
             next(losses)
             raise ValueError("of the trial")
-        deadline = time.monotonic() + 5
-        while fakes.ends < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert fakes.ends == 2
         with fakes.made.learn(lesson()) as losses:
             assert len(list(losses)) == EPOCHS
-        assert fakes.starts == 2
+        assert fakes.starts == 1
+
+    def test_after_an_error_that_all_have_met_alike_they_go_on(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        def diverging(wire: Wire, rank: int) -> None:
+            wire.receive()
+            wire.send(Failed("the training loss is nan", known=True))
+            obedient(wire, rank)
+
+        fakes = Fakes(monkeypatch, tmp_path, diverging)
+        assert str(failure_of(fakes.made)) == "the training loss is nan"
+        with fakes.made.learn(lesson()) as losses:
+            assert len(list(losses)) == EPOCHS
+        assert fakes.starts == 1
+
+    def test_after_any_other_there_are_others(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        def failing(wire: Wire, rank: int) -> None:
+            wire.receive()
+            wire.send(Failed("Traceback: ZeroDivisionError in theirs.py", known=False))
+            wire.receive()
+
+        fakes = Fakes(monkeypatch, tmp_path, failing)
+        for starts in (1, 2):
+            failure_of(fakes.made)
+            assert fakes.starts == starts
+        deadline = time.monotonic() + 5
+        while fakes.ends < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert fakes.ends == 4
 
     def test_an_error_of_ours_is_told_rather_than_what_it_did_to_others(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -201,7 +228,7 @@ class TestWords:
             wire.receive()
 
         fakes = Fakes(monkeypatch, tmp_path, missing, lambda wire, _: wire.receive())
-        raised = failure_of(fakes)
+        raised = failure_of(fakes.made)
         assert "one of its 2 training workers" in str(raised)
         assert child.killed(str(raised))
 
@@ -215,7 +242,7 @@ class TestWords:
             wire.receive()
 
         fakes = Fakes(monkeypatch, tmp_path, failing)
-        raised = failure_of(fakes)
+        raised = failure_of(fakes.made)
         assert "2 training workers failed:\nTraceback: ZeroDivisionError" in str(raised)
         assert not child.killed(str(raised))
 
@@ -306,10 +333,11 @@ class TestReal:
             assert child.killed(str(raised.value))
             assert gone(2.0)
 
+            assert "lower the upper end of space.recovery.learning_rate" in str(failure_of(made, lesson(rate=1e30)))
             with made.learn(lesson()) as losses:
                 assert list(losses) == there
             made.close()
-            assert gone(2.0)
+            assert gone(10.0)
 
     def test_a_search_with_two_workers_a_trial(self, tmp_path: Path) -> None:
         job = tiny_job(budget={"trials": 4, "parallel": 1, "trial_workers": 2}, space={"recovery": {"epochs": 2}})
@@ -318,3 +346,6 @@ class TestReal:
         baseline, *others = [record.metrics["accuracy"] for record in result.records]
         assert min(others) > baseline - 0.2
         assert gone(2.0)
+        again = replay(result, 3, print)
+        assert again.same
+        assert again.record.environment[WORKERS] == "2"
