@@ -97,7 +97,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             self._trainers.close()
 
     def _hired(self, staff: Staff, context: TrialContext, plan: cores.Plan) -> Workers:
-        from paretrim.search.workers import hired  # noqa: PLC0415 - most searches need no Ray Train
+        from paretrim.search.hiring import hired  # noqa: PLC0415 - most searches need no Ray Train
 
         return hired(staff, context, self._scratch, self._off_the_clock, plan)
 

@@ -90,7 +90,7 @@ def _trainer(size: int, job: Job, context: TrialContext) -> Iterator[Trainer | N
     if size == 1:
         yield None
         return
-    from paretrim.search.workers import hired  # noqa: PLC0415 - most searches need no Ray Train
+    from paretrim.search.hiring import hired  # noqa: PLC0415 - most searches need no Ray Train
 
     there = job.with_budget({"parallel": 1, "trial_workers": size})
     with started(there), TemporaryDirectory(prefix="paretrim-") as folder:

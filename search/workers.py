@@ -1,37 +1,20 @@
-"""The training workers of a trial's process: Ray Train starts them, and each takes a share of every batch."""
+"""The training workers of a trial's process, each of which takes a share of every batch; it tells them what to do."""
 
 from __future__ import annotations
 
-import shutil
 import signal
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import replace
 from multiprocessing.connection import wait
-from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
-
-import ray
-import ray.train
-import torch
-from ray.train.torch import TorchConfig, TorchTrainer
 
 from paretrim.errors import TrialError
 from paretrim.evaluators.child import ending
-from paretrim.evaluators.cores import Plan
-from paretrim.search.context import TrialContext
 from paretrim.search.parcel import Material, packed
-from paretrim.search.staff import Staff, material_of
-from paretrim.search.wire import Failed, GoOn, Hello, Learn, Leave, Over, Trained, Wire, Yielding
-from paretrim.search.worker import Place, work
+from paretrim.search.wire import Failed, GoOn, Learn, Leave, Over, Trained, Wire, Yielding
 from paretrim.spaces.lesson import Lesson
 
-# A worker must import torch first, which on a busy machine takes long.
-_START_S, _POLL_S = 180.0, 0.2
 # How long to wait, after one worker tells of an error, for whatever may have caused it in another.
 _CAUSE_S = 1.0
 _DROP_S = 10.0
@@ -45,22 +28,19 @@ class Workers:
 
     Args:
         size: How many.
-        place: What each has of this machine, but for where it is told what to do.
+        start: Starts them and returns the connections to them, in the order of their ranks.
         material: What all lessons have in common.
-        scratch: A folder for Ray Train's own files.
         waiting: Entered while training waits for a measurement, so that a time limit does not count it.
     """
 
     def __init__(
         self,
         size: int,
-        place: Place,
+        start: Callable[[], list[Wire]],
         material: Material,
-        scratch: Path,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self.size, self._place, self._material = size, place, material
-        self._scratch, self._waiting = scratch, waiting
+        self.size, self._start, self._material, self._waiting = size, start, material, waiting
         self._wires: list[Wire] = []
         self._under_way = self._between = False
 
@@ -93,7 +73,7 @@ class Workers:
         if lesson.idle:
             return
         if not self._wires:
-            self._wires = _start(self.size, self._place, self._scratch)
+            self._wires = self._start()
         order = Learn(packed(lesson, self._material))
         self._under_way = True
         self._tell(order)
@@ -175,93 +155,3 @@ class Workers:
         if silent:
             return TrialError(f"one of its {self.size} training workers {ending(-signal.SIGKILL)}, or ended by itself")
         return TrialError(f"one of its {self.size} training workers failed:\n{failures[0].cause}")
-
-
-class _Run(threading.Thread):
-    """Ray Train at work, until all workers are gone."""
-
-    def __init__(self, trainer: TorchTrainer) -> None:
-        super().__init__(name="paretrim-train", daemon=True)
-        self._trainer = trainer
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        """Wait for the end."""
-        try:
-            self._trainer.fit()
-        except (Exception, SystemExit) as error:  # Ray's, where it ends; told where somebody waits for the workers
-            self.error = error
-
-
-def hired(
-    staff: Staff,
-    context: TrialContext,
-    scratch: Path,
-    waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
-    plan: Plan | None = None,
-) -> Workers:
-    """Return the workers of the trials that this process makes, which share its threads.
-
-    Args:
-        staff: How many, and what they work with.
-        context: What all trials of the search share.
-        scratch: A folder for Ray Train's own files.
-        waiting: Entered while training waits for a measurement.
-        plan: Which cores train; by default any, while all training waits for measurements.
-    """
-    spare = plan is not None and plan.spare
-    threads = max(1, torch.get_num_threads() // staff.size)
-    place = Place(Path(), staff.material, threads, plan.training if plan is not None and spare else (), not spare)
-    return Workers(staff.size, place, material_of(context), scratch, waiting)
-
-
-def _start(size: int, place: Place, scratch: Path) -> list[Wire]:
-    """Start workers and return the connections to them, in the order of their ranks."""
-    folder = Path(mkdtemp(prefix="paretrim-"))
-    try:
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(folder / "wire"))
-            listener.listen(size)
-            run = _Run(_trainer(size, replace(place, socket=folder / "wire"), scratch))
-            run.start()
-            return _connected(listener, run, size)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _trainer(size: int, place: Place, scratch: Path) -> TorchTrainer:
-    node = ray.get_runtime_context().get_node_id()
-    alive = next(each for each in ray.nodes() if each["NodeID"] == node)
-    # The trial has reserved the cores. A trifle of what only this machine has keeps the workers here.
-    name = next(each for each in alive["Resources"] if each.startswith("node:") and not each.startswith("node:__"))
-    return TorchTrainer(
-        work,
-        train_loop_config={"place": place},
-        torch_config=TorchConfig(backend=_backend(size)),
-        scaling_config=ray.train.ScalingConfig(num_workers=size, resources_per_worker={name: 0.001}),
-        run_config=ray.train.RunConfig(
-            name=place.socket.parent.name,
-            storage_path=str(scratch / "train"),
-            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
-        ),
-    )
-
-
-def _backend(size: int) -> str:
-    """Return the means of exchange: NCCL wants a device for each worker."""
-    return "cpu:gloo,cuda:nccl" if torch.cuda.device_count() >= size else "gloo"
-
-
-def _connected(listener: socket.socket, run: _Run, size: int) -> list[Wire]:
-    listener.settimeout(_POLL_S)
-    found: dict[int, Wire] = {}
-    deadline = time.monotonic() + _START_S
-    while len(found) < size:
-        if run.error is not None or time.monotonic() > deadline:
-            why = run.error or f"they were not there after {_START_S:.0f} s"
-            raise TrialError(f"its {size} training workers could not be started: {why}")
-        with suppress(TimeoutError):
-            wire = Wire(listener.accept()[0])
-            hello: Hello = wire.receive()
-            found[hello.rank] = wire
-    return [found[rank] for rank in range(size)]

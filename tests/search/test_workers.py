@@ -8,8 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
@@ -20,7 +20,7 @@ from torch.nn import functional
 from paretrim.errors import TrialError, UsageError
 from paretrim.evaluators import child
 from paretrim.evaluators.splits import Split
-from paretrim.search import head, staff, workers
+from paretrim.search import head, hiring, staff
 from paretrim.search.api import search
 from paretrim.search.parcel import Material, unpacked
 from paretrim.search.replay import replay
@@ -86,13 +86,12 @@ def obedient(wire: Wire, rank: int) -> None:
 class Fakes:
     """Stand for workers: threads, which follow one script or one each."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *scripts: Script) -> None:
+    def __init__(self, *scripts: Script) -> None:
         self.starts, self.waits, self.ends = 0, 0, 0
         self._scripts = scripts if len(scripts) == 2 else scripts * 2
-        monkeypatch.setattr(workers, "_start", self._start)
-        self.made = Workers(2, Place(Path(), None, 1, (), True), MATERIAL, tmp_path, self._waiting)
+        self.made = Workers(2, self._start, MATERIAL, self._waiting)
 
-    def _start(self, *_: Any) -> list[Wire]:
+    def _start(self) -> list[Wire]:
         self.starts += 1
         pairs = [socket.socketpair() for _ in self._scripts]
         for rank, (script, pair) in enumerate(zip(self._scripts, pairs, strict=True)):
@@ -121,8 +120,8 @@ def failure_of(made: Workers, given: Lesson | None = None) -> TrialError:
 class TestWords:
     """With threads in the place of workers."""
 
-    def test_each_epoch_gives_its_loss_and_its_weights(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        fakes, here, there = Fakes(monkeypatch, tmp_path, obedient), lesson(), lesson()
+    def test_each_epoch_gives_its_loss_and_its_weights(self) -> None:
+        fakes, here, there = Fakes(obedient), lesson(), lesson()
         with InProcess().learn(here) as expected, fakes.made.learn(there) as losses:
             for loss in losses:
                 assert loss == next(expected)
@@ -132,17 +131,15 @@ class TestWords:
             assert next(expected, None) is None
         assert fakes.waits == EPOCHS
 
-    def test_workers_are_kept_for_the_next_lesson(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        fakes = Fakes(monkeypatch, tmp_path, obedient)
+    def test_workers_are_kept_for_the_next_lesson(self) -> None:
+        fakes = Fakes(obedient)
         for _ in range(3):
             with fakes.made.learn(lesson()) as losses:
                 assert len(list(losses)) == EPOCHS
         assert fakes.starts == 1
 
-    def test_a_trial_that_stops_between_epochs_leaves_them_for_the_next(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        fakes = Fakes(monkeypatch, tmp_path, obedient)
+    def test_a_trial_that_stops_between_epochs_leaves_them_for_the_next(self) -> None:
+        fakes = Fakes(obedient)
 
         def trial() -> Generator[float, None, None]:
             with fakes.made.learn(lesson()) as losses:
@@ -156,16 +153,16 @@ class TestWords:
             assert next(losses) == first
         assert fakes.starts == 1
 
-    def test_nothing_is_started_for_what_is_not_trained(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        fakes, frozen = Fakes(monkeypatch, tmp_path, obedient), lesson()
+    def test_nothing_is_started_for_what_is_not_trained(self) -> None:
+        fakes, frozen = Fakes(obedient), lesson()
         frozen.model.requires_grad_(False)
         for idle in (lesson(epochs=0), frozen):
             with fakes.made.learn(idle) as losses:
                 assert list(losses) == []
         assert fakes.starts == 0
 
-    def test_a_trial_that_fails_between_epochs_does_too(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        fakes = Fakes(monkeypatch, tmp_path, obedient)
+    def test_a_trial_that_fails_between_epochs_does_too(self) -> None:
+        fakes = Fakes(obedient)
         with pytest.raises(ValueError, match="of the trial"), fakes.made.learn(lesson()) as losses:
             next(losses)
             raise ValueError("of the trial")
@@ -173,27 +170,25 @@ class TestWords:
             assert len(list(losses)) == EPOCHS
         assert fakes.starts == 1
 
-    def test_after_an_error_that_all_have_met_alike_they_go_on(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
+    def test_after_an_error_that_all_have_met_alike_they_go_on(self) -> None:
         def diverging(wire: Wire, rank: int) -> None:
             wire.receive()
             wire.send(Failed("the training loss is nan", known=True))
             obedient(wire, rank)
 
-        fakes = Fakes(monkeypatch, tmp_path, diverging)
+        fakes = Fakes(diverging)
         assert str(failure_of(fakes.made)) == "the training loss is nan"
         with fakes.made.learn(lesson()) as losses:
             assert len(list(losses)) == EPOCHS
         assert fakes.starts == 1
 
-    def test_after_any_other_there_are_others(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_after_any_other_there_are_others(self) -> None:
         def failing(wire: Wire, rank: int) -> None:
             wire.receive()
             wire.send(Failed("Traceback: ZeroDivisionError in theirs.py", known=False))
             wire.receive()
 
-        fakes = Fakes(monkeypatch, tmp_path, failing)
+        fakes = Fakes(failing)
         for starts in (1, 2):
             failure_of(fakes.made)
             assert fakes.starts == starts
@@ -202,9 +197,7 @@ class TestWords:
             time.sleep(0.01)
         assert fakes.ends == 4
 
-    def test_an_error_of_ours_is_told_rather_than_what_it_did_to_others(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
+    def test_an_error_of_ours_is_told_rather_than_what_it_did_to_others(self) -> None:
         def first(wire: Wire, _: int) -> None:
             wire.receive()
             wire.send(Failed("Traceback: connection closed by peer", known=False))
@@ -215,33 +208,29 @@ class TestWords:
             wire.send(Failed("the training loss is nan", known=True))
             wire.receive()
 
-        fakes = Fakes(monkeypatch, tmp_path, first, second)
+        fakes = Fakes(first, second)
         with pytest.raises(TrialError, match="the training loss is nan"), fakes.made.learn(lesson()) as losses:
             next(losses)
 
-    def test_the_death_of_one_is_told_in_words_that_have_the_trial_made_again(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
+    def test_the_death_of_one_is_told_in_words_that_have_the_trial_made_again(self) -> None:
         def missing(wire: Wire, _: int) -> None:
             wire.receive()
             wire.send(Failed("Traceback: connection closed by peer", known=False))
             wire.receive()
 
-        fakes = Fakes(monkeypatch, tmp_path, missing, lambda wire, _: wire.receive())
+        fakes = Fakes(missing, lambda wire, _: wire.receive())
         raised = failure_of(fakes.made)
         assert "one of its 2 training workers" in str(raised)
         assert child.killed(str(raised))
 
-    def test_the_error_of_a_users_code_is_told_with_its_traceback(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
+    def test_the_error_of_a_users_code_is_told_with_its_traceback(self) -> None:
         def failing(wire: Wire, rank: int) -> None:
             wire.receive()
             if rank == 1:
                 wire.send(Failed("Traceback: ZeroDivisionError in theirs.py", known=False))
             wire.receive()
 
-        fakes = Fakes(monkeypatch, tmp_path, failing)
+        fakes = Fakes(failing)
         raised = failure_of(fakes.made)
         assert "2 training workers failed:\nTraceback: ZeroDivisionError" in str(raised)
         assert not child.killed(str(raised))
@@ -308,7 +297,8 @@ class TestReal:
 
     def test_lessons_errors_deaths_and_ends(self, tmp_path: Path) -> None:
         with head.started(tiny_job(budget={"parallel": 1, "trial_workers": 2})):
-            made = Workers(2, Place(Path(), ray.put(MATERIAL), 1, (), True), MATERIAL, tmp_path)
+            place = Place(Path(), ray.put(MATERIAL), 1, (), True)
+            made = Workers(2, partial(hiring.start, 2, place, tmp_path), MATERIAL)
             given, here = lesson(), lesson()
             with made.learn(given) as losses:
                 there = list(losses)
