@@ -367,7 +367,7 @@ def main() -> int:
     parser.add_argument("--no-bar", action="store_true", help="only print")
     options = parser.parse_args()
     count = options.kills or (8 if options.quick else 36)
-    trials = max(6, 2 * count // 3)
+    trials = max(6, 5 * count // 4)  # so that the search outlives them
     plan = Plan(kinds(count, options.seed), trials, 8.0 if options.quick else 20.0, 300.0, options.seed)
     chaos, wrong, how = unleash(plan)
     facts = machine.describe()

@@ -111,12 +111,15 @@ class Model:
         name: What it is called in the table.
         job: The parts of its job.
         rate: Learning rate of its recovery.
+        recovery: Further settings of its recovery.
+        epochs: How long it recovers; after channels were cut, so many times as long.
     """
 
     name: str
     job: dict[str, Any]
     rate: float
     recovery: dict[str, Any] = field(default_factory=dict)
+    epochs: tuple[int, int] = (4, 1)
 
 
 MODELS = (
@@ -125,13 +128,14 @@ MODELS = (
         "LeNet-5, MNIST",
         {"model": "trained:lenet5", "data": "trained:few_mnist_images", "folder": HERE},
         0.01,
-        {"epochs": 2},
+        epochs=(2, 1),
     ),
     Model(
         "ResNet-20, CIFAR-10-JPEG",
         {"model": "trained:resnet20", "data": "trained:cifar", "folder": HERE},
         0.01,
-        {"epochs": 2, "augment": ["flip", "shift"]},
+        {"augment": ["flip", "shift"]},
+        epochs=(2, 5),
     ),
 )
 
@@ -189,7 +193,10 @@ class Bench:
     def __init__(self, model: Model, folder: Path, space: dict[str, Any]) -> None:
         folder.mkdir(parents=True)
         self.name, self._rate = model.name, model.rate
-        space = {**space, "recovery": {"learning_rate": [model.rate / 2, model.rate * 2], **model.recovery}}
+        few, times = model.epochs
+        self._epochs, self._epochs_cut = few, few * times
+        recovery = {"learning_rate": [model.rate / 2, model.rate * 2], "epochs": sorted({few, few * times})}
+        space = {**space, "recovery": {**recovery, **model.recovery}}
         self.job = Job(name="techniques", space=space, groups="global", **model.job)
         self.subject = prepare.load(self.job)
         self.context = prepare.prepare(self.job, self.subject, JobFolder("bench", folder), {}, _say)
@@ -242,7 +249,8 @@ class Bench:
     def _recipe(self, settings: Settings) -> Recipe:
         space = self.context.space
         values: dict[str, Value] = {d.name: d.neutral for d in space.dimensions}
-        values |= {**space.constants, "recovery.learning_rate": self._rate}
+        epochs = self._epochs_cut if any(name.startswith("pruning") for name in settings) else self._epochs
+        values |= {**space.constants, "recovery.learning_rate": self._rate, "recovery.epochs": epochs}
         for dimension in space.dimensions:
             wanted = [v for beginning, v in settings.items() if dimension.name.startswith(beginning)]
             if wanted:
@@ -252,7 +260,7 @@ class Bench:
 
 def _nearest(dimension: Dimension, wanted: Value) -> Value:
     """Return the value of a knob that is nearest to a wanted one: first and last layers have no fewer than 8 bits."""
-    if not isinstance(dimension, Choice) or wanted in dimension.values:
+    if not isinstance(dimension, Choice) or wanted in dimension.values or wanted == dimension.neutral:
         return wanted
     numbers = [v for v in dimension.values if isinstance(v, int | float)]
     return min(numbers, key=lambda v: abs(float(v) - float(str(wanted)))) if numbers else dimension.neutral
@@ -271,7 +279,7 @@ def cases(model: str, quick: bool) -> Iterator[tuple[str, Settings]]:
 def small_lenet(folder: Path) -> tuple[float, float]:
     """Return how many times smaller LeNet-300-100 becomes by zeros and a codebook, and its test error then."""
     # No teacher: the uncompressed model has seen no image that was moved, and holds back one that has.
-    recovery = {"epochs": 20, "batch_size": 128, "augment": ["nudge"]}
+    recovery = {"batch_size": 128, "augment": ["nudge"]}
     job = {"model": "trained:lenet300", "data": "trained:mnist_images", "folder": HERE}
     space = {
         "pruning": "off",
@@ -279,7 +287,7 @@ def small_lenet(folder: Path) -> tuple[float, float]:
         "sparsity": {"scope": "global", "amount": [0.0, 0.97], "step": 0.01},
         "quantization": {"weight_bits": [4, 5, 8, "none"], "families": ["codebook", "uniform"], "ends_bits": 4},
     }
-    bench = Bench(Model("LeNet-300-100, MNIST", job, 0.05, recovery), folder, space)
+    bench = Bench(Model("LeNet-300-100, MNIST", job, 0.05, recovery, (20, 1)), folder, space)
     _say("LeNet-300-100: zeros and a codebook")
     settings: Settings = {
         "sparsity.amount": 0.95,
@@ -314,6 +322,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder of MNIST, CIFAR-10-JPEG and the weights")
     parser.add_argument("--quick", action="store_true", help="a few techniques: under five minutes")
     parser.add_argument("--only", help="models whose names contain this")
+    parser.add_argument("--cases", default="", help="cases whose names contain this")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
     parser.add_argument("--no-bar", action="store_true", help="only print")
     options = parser.parse_args()
@@ -326,8 +335,14 @@ def main() -> int:
             if options.only and options.only not in model.name:
                 continue
             bench = Bench(model, Path(folder) / str(i), EVERYTHING)
-            tried += [bench.tried(case, settings) for case, settings in cases(model.name, options.quick)]
-        if options.data is not None and not options.quick and (options.only or "LeNet-300") in "LeNet-300-100":
+            chosen = [each for each in cases(model.name, options.quick) if options.cases in each[0]]
+            tried += [bench.tried(case, settings) for case, settings in chosen]
+        if (
+            options.data is not None
+            and not options.quick
+            and not options.cases
+            and (options.only or "LeNet-300") in "LeNet-300-100"
+        ):
             lenet = small_lenet(Path(folder) / "lenet300")
     _print(tried, lenet)
     found = list(missed(tried, lenet))
