@@ -390,7 +390,9 @@ def test_a_wrong_first_target_hides_no_clash_of_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "name"), [("accuracy", "accuracy_cv"), ("f1", "f1_cv"), (a_metric, "a_metric_cv")], ids=str
+    ("metric", "name"),
+    [("accuracy", "accuracy_cv"), ("f1", "f1_cv"), (a_metric, "a_metric_cv")],
+    ids=["accuracy", "f1", "own"],
 )
 def test_a_cross_validated_score_is_a_metric_only_where_it_is_asked_for(metric: object, name: str) -> None:
     asked = {"metric": metric, "objectives": [name, "latency_ms"], "constraints": [f"{name} >= baseline - 0.1"]}
