@@ -88,7 +88,9 @@ class Surrogate:
         if self._pace is None:
             return np.ones(len(recipes))
         rows = stack([self._encoding.encode(each) for each in recipes])
-        expected, _ = self._pace.predict(*self._inputs(rows, stack([self._encoding.features(each) for each in recipes])))
+        expected, _ = self._pace.predict(
+            *self._inputs(rows, stack([self._encoding.features(each) for each in recipes]))
+        )
         found: Floats = np.exp(expected - self._pace.mean)
         return found
 
