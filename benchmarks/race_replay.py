@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
-from benchmarks.race_track import RealTrack, Track
+from benchmarks.race_track import RealTrack, Track, finished
 from paretrim.evaluators.measurement import Measurement
 from paretrim.search.encoding import Encoding
 from paretrim.search.news import News
@@ -129,16 +129,7 @@ class Replayed(Track):
         """Tell what a trial would be like: yields what it tells under way, and last its record."""
         if asked.kind in self._fit.anchors:
             known = self._fit.anchors[asked.kind]
-            yield TrialRecord(
-                asked.number,
-                asked.kind,
-                "complete",
-                asked.recipe.values,
-                asked.recipe.seed,
-                known.measurements,
-                seconds=known.seconds,
-                epochs=known.epochs,
-            )
+            yield finished(asked, known.measurements, known.seconds, known.epochs)
             return
         yield from self._searched(asked, preview=preview)
 
@@ -172,17 +163,7 @@ class Replayed(Track):
         final = fit.models[fit.metric]
         score = min(1.0, final.predict(whole) + luck * final.missed)
         measurements = (_measured(fit.metric, score), *(_measured(name, costs[name]) for name in _COSTS))
-        yield TrialRecord(
-            asked.number,
-            asked.kind,
-            "complete",
-            asked.recipe.values,
-            asked.recipe.seed,
-            measurements,
-            seconds=seconds,
-            epochs=tuple(epochs),
-            preview=before,
-        )
+        yield finished(asked, measurements, seconds, epochs, before)
 
 
 def _models(records: Sequence[TrialRecord], encoding: Encoding, metric: str) -> Iterator[Model]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -46,6 +46,27 @@ class Track(Protocol):
     def glance(self) -> tuple[Profile, float]:
         """Return the sensitivity that a search begins with, and the seconds it took."""
         ...
+
+
+def finished(
+    asked: Asked,
+    measurements: Sequence[Measurement],
+    seconds: Mapping[str, float],
+    epochs: Sequence[Epoch],
+    preview: Preview | None = None,
+) -> TrialRecord:
+    """Return the record of a trial that came to its own end."""
+    return TrialRecord(
+        asked.number,
+        asked.kind,
+        "complete",
+        asked.recipe.values,
+        asked.recipe.seed,
+        tuple(measurements),
+        seconds=seconds,
+        epochs=tuple(epochs),
+        preview=preview,
+    )
 
 
 class RealTrack:
@@ -92,17 +113,7 @@ class RealTrack:
         seconds["recover"] = seconds.get("recover", 0.0) + time.process_time() - epoch_s
         with clocked(seconds, "score"):
             found = self._scored(making.bake(), asked.recipe)
-        yield TrialRecord(
-            asked.number,
-            asked.kind,
-            "complete",
-            asked.recipe.values,
-            asked.recipe.seed,
-            found,
-            seconds=seconds,
-            epochs=tuple(epochs),
-            preview=known,
-        )
+        yield finished(asked, found, seconds, epochs, known)
 
     def glance(self) -> tuple[Profile, float]:
         """Return the sensitivity that a search begins with, and the seconds it took."""

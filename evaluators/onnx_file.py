@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 INPUT, OUTPUT = "input", "output"
 
 
-class OnnxFile:
+class OnnxFile(ABC):
     """Lowers a model to an ONNX file.
 
     The modules that lower a model are imported when one is lowered: a process that only serves or measures an
@@ -46,9 +47,9 @@ class OnnxFile:
             sign, narrow = self.settings.activations, self.abilities().weight_only
             return pack(quantize(exported, model, request, sign, narrow, Path(scratch)), folder)
 
+    @abstractmethod
     def abilities(self) -> Abilities:
         """Return what the runtime can do with compressed layers."""
-        raise NotImplementedError
 
     def empty(self, input_shape: tuple[int, ...], dtype: str, path: Path) -> None:
         """Write a model that returns its input."""

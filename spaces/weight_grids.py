@@ -6,6 +6,7 @@ channel, so that the target runs it as an integer, however many bits the family'
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,8 +35,8 @@ class Record:
     shared: bool = False
 
 
-class WeightGrid(nn.Module):
-    """Puts weights on a grid; the gradient passes straight through (Bengio et al., 2013).
+class WeightGrid(nn.Module, ABC):
+    """Puts weights on a grid.
 
     Args:
         bits: Per weight, 2 to 8.
@@ -48,19 +49,9 @@ class WeightGrid(nn.Module):
         self.levels = 2 ** (bits - 1) - 1
         self.record = Record(shared=shared)
 
+    @abstractmethod
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """Return the weights on the grid, shape as given."""
-        with torch.no_grad():
-            codes, steps = self.placed(weight)
-            settled = codes * steps
-        self.note(steps)
-        # The difference is exactly zero, so that the sum is exactly on the grid.
-        passed: torch.Tensor = settled + (weight - weight.detach())
-        return passed
-
-    def placed(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return codes, shape as given, and steps, which broadcast to them."""
-        raise NotImplementedError
 
     def note(self, steps: torch.Tensor) -> None:
         """Keep the steps for whoever stores the weights."""
@@ -71,7 +62,25 @@ class WeightGrid(nn.Module):
         return largest(weight, self.shared)
 
 
-class Uniform(WeightGrid):
+class StraightThrough(WeightGrid):
+    """A grid that weights are placed on as it says; the gradient passes straight through (Bengio et al., 2013)."""
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the weights on the grid, shape as given."""
+        with torch.no_grad():
+            codes, steps = self.placed(weight)
+            settled = codes * steps
+        self.note(steps)
+        # The difference is exactly zero, so that the sum is exactly on the grid.
+        passed: torch.Tensor = settled + (weight - weight.detach())
+        return passed
+
+    @abstractmethod
+    def placed(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return codes, shape as given, and steps, which broadcast to them."""
+
+
+class Uniform(StraightThrough):
     """Codes from ``-(2**(bits - 1) - 1)`` up, the largest weight on the outermost.
 
     Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
@@ -138,7 +147,7 @@ class LearnedSteps(WeightGrid):
         return settled
 
 
-class PowersOfTwo(WeightGrid):
+class PowersOfTwo(StraightThrough):
     """Zero and ``scale * 2**-k``: 2 bits have one magnitude, 3 bits three, 4 bits seven. More bits gain nothing.
 
     Source: Miyashita et al., "Convolutional Neural Networks using Logarithmic Data Representation", 2016. The scale is
@@ -168,7 +177,7 @@ class PowersOfTwo(WeightGrid):
         return codes
 
 
-class Codebook(WeightGrid):
+class Codebook(StraightThrough):
     """``2**bits`` values for a whole layer, zero among them, relative to each channel's peak and found by k-means.
 
     Source: Han et al., "Deep Compression", 2016. Values lie on the 8-bit grid; in training each moves to the mean of

@@ -17,6 +17,7 @@ and hands each a fresh folder as ``tmp_path``::
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -92,20 +93,20 @@ def sample_summary(
     return Summary(report, records, meets, figures, {"job": job, "state": "finished"})
 
 
-class TrackerContract:
+class TrackerContract(ABC):
     """What a search relies on. A subclass says how to open its tracker, and how to look at what it kept."""
 
+    @abstractmethod
     def open_tracker(self, store: Path) -> Tracker:
         """Return a tracker; called twice with one folder, the second must find what the first one kept."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kept_trials(self, store: Path) -> Sequence[int]:
         """Return the number of every entry of a trial, a number twice where a trial is there twice."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kept_summaries(self, store: Path) -> int:
         """Return how many summaries are there."""
-        raise NotImplementedError
 
     def test_a_new_search_has_nothing_logged(self, tmp_path: Path) -> None:
         """The first question about a new search is answered with nothing."""
