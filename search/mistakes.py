@@ -33,6 +33,8 @@ def _sentence(detail: Any, model: type[BaseModel]) -> str:
         return f"unknown key; allowed: {', '.join(allowed)}{nearest(str(location[-1]), allowed)}"
     if kind == "missing":
         return "is required and missing"
+    if kind in ("bool_parsing", "bool_type"):
+        return f"is a switch: allowed are true and false; given {given}"
     message = str(detail["msg"]).removeprefix("Value error, ")
     if kind == "value_error":
         return message

@@ -247,3 +247,9 @@ def test_the_commented_settings_of_the_example_are_allowed_too(tmp_path: Path) -
     assert len(job.bounds) == 3
     assert job.cross_validation == 5
     assert list(job.targets) == ["onnxruntime", "four"]
+
+
+@pytest.mark.parametrize("given", ["maybe", "[1]"])
+def test_a_switch_says_what_it_may_be(tmp_path: Path, given: str) -> None:
+    (line,) = mistakes(tmp_path, NEEDED + f"search:\n  preview: {given}\n")
+    assert line.startswith("line 4, search.preview: is a switch: allowed are true and false; given ")
