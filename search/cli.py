@@ -14,11 +14,11 @@ from rich.console import Console
 
 import paretrim
 from paretrim.errors import ParetrimError, UsageError
+from paretrim.search.screen import show, show_importance, wide_console
 from paretrim.search.store import DEFAULT, ENVIRONMENT, Store
 
 if TYPE_CHECKING:
     from paretrim.search.result import Result
-    from paretrim.tracking.importance import Importance
 
 app = typer.Typer(
     name="paretrim",
@@ -97,7 +97,7 @@ def check(
     from paretrim.search import preflight, preflight_words
     from paretrim.search.jobfile import EXAMPLE, load
 
-    loaded, console, errors = load(job or EXAMPLE), _console(), Console(stderr=True)
+    loaded, console, errors = load(job or EXAMPLE), wide_console(), Console(stderr=True)
     found = preflight.check(loaded, Store(store), lambda text: errors.print(text, highlight=False, style="dim"))
     for part in preflight_words.lines(loaded, found):
         console.print(part, highlight=False, soft_wrap=True)
@@ -116,7 +116,7 @@ def space(
     from paretrim.search.jobfile import EXAMPLE, load
     from paretrim.search.overview import overview
 
-    console = _console()
+    console = wide_console()
     for part in overview_words.lines(overview(prepare.load(load(job or EXAMPLE)).space)):
         console.print(part)
 
@@ -134,7 +134,7 @@ def profile(
     from paretrim.search import profile_words, profiles
     from paretrim.search.jobfile import EXAMPLE, load
 
-    console = _console()
+    console = wide_console()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("loading", total=None)
 
@@ -192,7 +192,7 @@ def front(
         raise UsageError("--json and --csv exclude each other; give one of them")
     result = _opened(job, store, target)
     if importance:
-        _show_importance(result.importance, as_json=as_json, as_csv=as_csv)
+        show_importance(result.importance, as_json=as_json, as_csv=as_csv)
         return
     report = result.require_report()
     if as_json:
@@ -200,7 +200,7 @@ def front(
     elif as_csv:
         typer.echo(report.to_csv(), nl=False)
     else:
-        _show(result)
+        show(result)
 
 
 @app.command()
@@ -258,7 +258,7 @@ def replay(
     """Make a trial's artifact again from its recipe and seed, and compare it with the recorded one."""
     from paretrim.search.replay import replay as make_again
 
-    console = _console()
+    console = wide_console()
     made = make_again(_opened(job, store, None), trial, lambda text: console.print(text, highlight=False, style="dim"))
     name = made.artifact.sha256[:16]
     if made.same:
@@ -338,11 +338,6 @@ def _opened(job: str | None, store: Path | None, target: str | None) -> Result:
     return result if target is None else result.on(target)
 
 
-def _console() -> Console:
-    # A pipe has no width of its own; tables fold at 80 otherwise.
-    return Console() if sys.stdout.isatty() else Console(width=140)
-
-
 def _watch(run: Any) -> None:
     from paretrim.search.terminal import monitor_for
 
@@ -351,7 +346,7 @@ def _watch(run: Any) -> None:
         result = run(monitor)
     if not result.interrupted or result.report is not None:
         for target in reversed(result.job.targets):
-            _show(result.on(target))
+            show(result.on(target))
     if result.interrupted:
         console.print(
             f"\nstopped; what is done is kept. Go on with: paretrim resume {result.name}",
@@ -361,60 +356,6 @@ def _watch(run: Any) -> None:
         raise typer.Exit(_INTERRUPTED)
     if not result.require_report().front:
         raise typer.Exit(1)
-
-
-def _show(result: Result) -> None:
-    from paretrim.search import words
-
-    console = _console()
-    report = result.require_report()
-    place = f" on {result.target}" if len(result.job.targets) > 1 else ""
-    console.print(
-        f"\n{result.name}: the front{place}, after {len(result.records)} trials", style="bold", highlight=False
-    )
-    console.print(words.front_table(report), highlight=False)
-    for line in (*words.tie_lines(report), *words.disturbed_line(result.records)):
-        console.print(line, highlight=False, soft_wrap=True, style="dim")
-    if not report.front:
-        console.print(result.why_empty(), highlight=False, soft_wrap=True, style="yellow")
-        return
-    figures = result.figures()
-    console.print(
-        f"hypervolume {figures['hypervolume']:.4f}; {figures['trials_failed']:.0f} trials failed, "
-        f"{figures['trials_stopped']:.0f} stopped early; {words.clock(figures['wall_seconds'])} for the trials, "
-        f"{figures['overhead_seconds_per_trial'] * 1000:.0f} ms of overhead each",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    for line in words.saved_lines(figures):
-        console.print(line, highlight=False, soft_wrap=True)
-    if not result.interrupted and result.target == result.job.target.label:
-        _suggest(result, console)
-
-
-def _show_importance(found: Importance, *, as_json: bool, as_csv: bool) -> None:
-    from paretrim.search import words
-    from paretrim.tracking.search_plots import importance_words
-
-    if as_json or as_csv:
-        typer.echo(found.to_json() if as_json else found.to_csv(), nl=as_json)
-        return
-    console = _console()
-    if found.knobs:
-        console.print(words.importance_table(found), highlight=False)
-    console.print(importance_words(found), highlight=False, soft_wrap=True, style="" if found.knobs else "yellow")
-
-
-def _suggest(result: Result, console: Console) -> None:
-    option = f" --store {result.store.root}" if result.store.root != Store().root else ""
-    commands = (
-        (f"paretrim ui{option}", "look at every trial in the browser"),
-        (f"paretrim export {result.name} -o compressed{option}", "take the fastest within a point of the baseline"),
-        (f"paretrim resume {result.name} --trials {2 * len(result.records)}{option}", "search on"),
-    )
-    width = max(len(command) for command, _ in commands)
-    console.print("Next:", style="bold")
-    for command, purpose in commands:
-        console.print(f"  {command:<{width}}   {purpose}", highlight=False, soft_wrap=True)
 
 
 def _fail(message: str, code: int) -> NoReturn:
