@@ -12,7 +12,7 @@ The bar: on digits and LeNet-300-100 paretrim reaches the best other's final hyp
 training seconds, both in the mean over the seeds.
 
     python benchmarks/search_efficiency.py [--subject NAME] [--data DIR] [--quick] [--json FILE] [--no-bar]
-        [--records FILE] [--replay FILE] [--plot FILE.svg] [--methods ...] [--without ...]
+        [--records FILE] [--runs FILE] [--replay FILE] [--plot FILE.svg] [--methods ...] [--without ...]
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from benchmarks.race_track import RealTrack
 from benchmarks.trained import FOLDER
 from paretrim.search.job import Job
 from paretrim.search.jobfile import EXAMPLE, load
+from paretrim.tracking.progress import Step
 
 SHARE = 0.2
 PARTS = ("preview", "halving", "warm_start", "share", "finals")
@@ -92,6 +93,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="searches that run at the same time, each on one core")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--records", type=Path, metavar="FILE", help="add all trials to it, one JSON a line")
+    parser.add_argument(
+        "--runs", type=Path, metavar="FILE", help="add each search to it, and take those it has from it"
+    )
     parser.add_argument("--replay", type=Path, metavar="FILE", help="trials kept by --records that stand for real ones")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the hypervolume, as SVG or PNG")
     parser.add_argument("--no-bar", action="store_true")
@@ -118,7 +122,7 @@ def main() -> int:
 
 def _keep(runs: Sequence[Run], given: argparse.Namespace) -> None:
     if given.json:
-        brief = [{k: v for k, v in asdict(run).items() if k != "records"} for run in runs]
+        brief = [_brief(run) for run in runs]
         given.json.write_text(json.dumps({"subject": given.subject, "without": given.without, "runs": brief}))
     if given.plot:
         draw(runs, given.plot)
@@ -130,8 +134,11 @@ def _runs(given: argparse.Namespace) -> Iterator[Run]:
         for seed in range(given.seeds)
         for method in given.methods
     ]
+    had = _had(given.runs)
+    yield from (had[str(entry)] for entry in plan if str(entry) in had)
     with ProcessPoolExecutor(given.workers) as pool:
-        for done in as_completed([pool.submit(_one, entry) for entry in plan]):
+        begun = {pool.submit(_one, entry): entry for entry in plan if str(entry) not in had}
+        for done in as_completed(begun):
             run = done.result()
             last = run.steps[-1]
             print(
@@ -142,7 +149,27 @@ def _runs(given: argparse.Namespace) -> Iterator[Run]:
             if given.records:
                 with given.records.open("a") as file:  # at once: races are long
                     file.writelines(f"{record.to_json()}\n" for record in run.records)
+            if given.runs:
+                with given.runs.open("a") as file:
+                    file.write(json.dumps({"entry": str(begun[done]), "run": _brief(run)}) + "\n")
             yield run
+
+
+def _had(file: Path | None) -> dict[str, Run]:
+    """Return the searches that a file has, by what they were."""
+    if file is None or not file.exists():
+        return {}
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return {
+        line["entry"]: Run(
+            **{**line["run"], "steps": tuple(Step(**each) for each in line["run"]["steps"]), "records": ()}
+        )
+        for line in lines
+    }
+
+
+def _brief(run: Run) -> dict[str, Any]:
+    return {k: v for k, v in asdict(run).items() if k != "records"}
 
 
 def _one(entry: Entry) -> Run:
