@@ -52,7 +52,7 @@ from paretrim.search.study import Asked, Study
 from paretrim.search.terminal import PlainLines
 from paretrim.search.trial import TrialRunner
 from paretrim.spaces.dimension import Value, existing
-from paretrim.tracking.mlflow_tracker import MlflowTracker
+from paretrim.tracking.apart import apart
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.view import View
 
@@ -223,10 +223,11 @@ class Place:
         study = Study(self.store.study_url, folder.name, self.objectives, job.bounds, job.seed, create=True)
         study.begin(self.space.anchors(job.seed))
         view = View(job.metric_name, list(_OBJECTIVES[1:]), [d.name for d in self.space.searched])
-        tracker = MlflowTracker(self.store.tracking_uri, folder.name, self.store.tracking_artifacts, view)
         watch = _Watch()
         watch.begin(Outline(folder.name, job.metric_name, self.objectives, job.bounds, trials, None), [])
-        drive(job, self.context, study, Backlog(tracker, watch), folder, watch, actor)
+        with apart(self.store.tracking_uri, folder.name, self.store.tracking_artifacts, view) as tracker:
+            tracker.ready()
+            drive(job, self.context, study, Backlog(tracker, watch), folder, watch, actor)
         return study, watch.ended
 
 

@@ -7,7 +7,7 @@ import shutil
 import stat
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
@@ -32,8 +32,8 @@ from paretrim.search.staff import check_room
 from paretrim.search.station import StationPlan
 from paretrim.search.store import JobFolder, Store
 from paretrim.search.study import BEFORE, SCHEMA, Study
+from paretrim.tracking.apart import ApartTracker, apart
 from paretrim.tracking.front import feasible
-from paretrim.tracking.mlflow_tracker import MlflowTracker
 from paretrim.tracking.records import BASELINE, TrialRecord
 from paretrim.tracking.sensitivity import Profile
 from paretrim.tracking.tracker import Summary, Tracker
@@ -74,10 +74,10 @@ def _start(job: Job, store: Store, monitor: Monitor) -> Result:
     subject = prepare.load(job)
     folder = store.create(job.name)
     try:
-        with folder.driven():
+        with folder.driven(), _tracker(job, subject.space, store, folder) as tracker:
             monitor.say(f"{folder.name}: lowering the baseline")
             context = with_costs(prepare.prepare(job, subject, folder, {}, monitor.say))
-            tracker = _tracker(job, context.space, store, folder)
+            tracker.ready()
             study = _new_study(job, subject, store, folder)
             study.note("channel_ms", context.channel_ms)
             study.note("references", {each.name: each.reference_ms for each in context.stations})
@@ -119,12 +119,13 @@ def _go_on(name: str | None, store: Store, monitor: Monitor, budget: Mapping[str
         study = result.reopen()
         check_unchanged(study.noted("fingerprints", {}), subject.fingerprints, result.name)
         references = study.noted("references", {})
-        context = prepare.prepare(job, subject, result.folder, references, monitor.say)
-        context = replace(context, channel_ms=study.noted("channel_ms", {}))
-        tracker = _tracker(job, context.space, store, result.folder)
-        study.note("job", job.model_dump(mode="json"))
-        context = _with_knowledge(job, subject, context, study, store, monitor)
-        return _run(Search(job, subject, context, study, tracker, store, result.folder), monitor)
+        with _tracker(job, subject.space, store, result.folder) as tracker:
+            context = prepare.prepare(job, subject, result.folder, references, monitor.say)
+            context = replace(context, channel_ms=study.noted("channel_ms", {}))
+            tracker.ready()
+            study.note("job", job.model_dump(mode="json"))
+            context = _with_knowledge(job, subject, context, study, store, monitor)
+            return _run(Search(job, subject, context, study, tracker, store, result.folder), monitor)
 
 
 def _with_knowledge(
@@ -304,12 +305,12 @@ def _summarize(search: Search, result: Result, monitor: Monitor) -> None:
         monitor.say(f"{error}; `paretrim resume {result.name}` logs it again")
 
 
-def _tracker(job: Job, space: Space, store: Store, folder: JobFolder) -> Tracker:
+def _tracker(job: Job, space: Space, store: Store, folder: JobFolder) -> AbstractContextManager[ApartTracker]:
     costs = [name for name in job.objectives if name != job.metric_name]
     view = View(job.metric_name, costs, [dimension.name for dimension in space.searched])
     if job.tracking_uri is not None:
-        return MlflowTracker(job.tracking_uri, folder.name, None, view)
-    return MlflowTracker(store.tracking_uri, folder.name, store.tracking_artifacts, view)
+        return apart(job.tracking_uri, folder.name, None, view)
+    return apart(store.tracking_uri, folder.name, store.tracking_artifacts, view)
 
 
 def check_unchanged(before: Mapping[str, str], now: Mapping[str, str], name: str) -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from paretrim.search.encoding import Encoding, stack
 from paretrim.search.evolution import evolve
+from paretrim.search.extremes import ladder
 from paretrim.search.judge import SEARCHED, Terms
 from paretrim.search.parents import phases
 from paretrim.search.prior import Prior
@@ -28,13 +29,15 @@ from paretrim.tracking.sensitivity import Profile
 Floats = npt.NDArray[np.float64]
 Values = dict[str, Value]
 
-# How far above the expected score a recipe is hoped to come, in standard deviations.
-_HOPE = 0.5
 _ELITE, _SIBLINGS = 20, 60
 # What a recipe costs whose parent is trained already, beside one that begins from nothing.
 _SIBLING_COST = 0.6
 _DEAR = 1.0
 _LEAST_GAIN = 1e-7
+# So many trials have to end before the guide turns knobs of whose effect the profile knows nothing.
+_FEW = 6
+# The first recipes go these shares of the way to the strongest one.
+_LADDER = (1.0, 0.5)
 # To miss a soft constraint is as bad as this share of breaking a hard one; missed by a tenth of its bound, a point must
 # add twice as much to be chosen.
 _SOFTLY, _DEARER = 0.05, 10.0
@@ -108,7 +111,9 @@ class Guide:
     ) -> None:
         self._space, self._terms, self._habits, self._earlier = space, terms, habits, tuple(earlier)
         self._encoding = Encoding(space.searched, space.constants)
-        self._surrogate = Surrogate(terms, self._encoding, Prior(profile, self._encoding), habits.seed)
+        self._profile = profile
+        self._prior = Prior(profile, self._encoding)
+        self._surrogate = Surrogate(terms, self._encoding, self._prior, habits.seed)
         self._waiting: list[Values] = []
         self._pace = Pace(habits.parallel)
 
@@ -166,12 +171,34 @@ class Guide:
         generator = np.random.default_rng([self._habits.seed, len(records), len(under_way)])
         rows, _ = evolve(self._start(records, generator), lambda some: self._aims(some, base), generator)
         fresh: dict[tuple[tuple[str, Value], ...], Values] = {}
-        for row in rows:
+        for row in self._usual(rows, records):
             values = self._encoding.decode(row)
             recipe = self._space.recipe(values, 0)
             if not known(recipe):
                 fresh[recipe.items] = values
-        return self._greedy([*fresh.values()], records, under_way, count)
+        bold = self._bold(records, known)[:count]
+        return bold + self._greedy([*fresh.values()], records, under_way, count - len(bold))
+
+    def _bold(self, records: Sequence[TrialRecord], known: Callable[[Recipe], bool]) -> list[Values]:
+        """Return the recipes that tell how far recovery reaches, before anything else is known of that.
+
+        The harshest trains fastest. Where the model recovers from it, it is worth more than any number of careful ones; where
+        it does not, that was the cheapest way to learn so.
+        """
+        done = sum(r.kind == SEARCHED for r in self._all(records))
+        if self._profile is None or done >= self._habits.first:
+            return []
+        steps = ladder(self._space, self._encoding, self._profile, _LADDER)
+        return [values for values in steps if not known(self._space.recipe(values, 0))]
+
+    def _usual(self, rows: Floats, records: Sequence[TrialRecord]) -> Floats:
+        """Return recipes with the usual values of the knobs of which nothing is known before the first trial has ended."""
+        if sum(r.kind == SEARCHED and r.complete for r in self._all(records)) >= _FEW:
+            return rows
+        unknown = [i for i in range(len(self._encoding.dimensions)) if i not in self._prior.places]
+        usual = rows.copy()
+        usual[:, unknown] = self._encoding.encode({})[unknown]
+        return usual
 
     def _start(self, records: Sequence[TrialRecord], generator: np.random.Generator) -> Floats:
         """Return the recipes of the front, and others that would branch off from the parents of these."""
@@ -189,9 +216,9 @@ class Guide:
         return stack([*elite, *siblings]) if elite else np.zeros((0, len(self._encoding.dimensions)))
 
     def _aims(self, rows: Floats, base: Mapping[str, float]) -> Floats:
-        """Return what evolution drives down: hoped-for objectives, and what breaks constraints worse than all else."""
+        """Return what evolution drives down: expected objectives, and what breaks constraints worse than all else."""
         guess = self._surrogate.predict([self._encoding.decode(row) for row in rows])
-        found = self._hoped(guess, base)
+        found = self._expected(guess, base)
         values = np.stack([found[o.name] * (-1.0 if o.maximize else 1.0) for o in self._terms.objectives], axis=1)
         broken = np.zeros(len(rows))
         for each in self._terms.constraints:
@@ -202,14 +229,14 @@ class Guide:
         aims: Floats = values + 10.0 * spans * broken[:, None]
         return aims
 
-    def _hoped(self, guess: Guess, base: Mapping[str, float]) -> dict[str, Floats]:
+    def _expected(self, guess: Guess, base: Mapping[str, float]) -> dict[str, Floats]:
+        """Return what is expected. Hopes above it led away: the sampler's turns are what explores."""
         found = {}
         for o in self._terms.objectives:
-            expected, error = guess.expected[o.name], guess.error[o.name]
+            expected = guess.expected[o.name]
             if o.name == self._terms.metric:
-                hoped = expected + (_HOPE if o.maximize else -_HOPE) * error
                 # A compressed model hardly beats the whole one: what a trend promises beyond that leads to large ones.
-                found[o.name] = np.minimum(hoped, base[o.name]) if o.maximize else np.maximum(hoped, base[o.name])
+                found[o.name] = np.minimum(expected, base[o.name]) if o.maximize else np.maximum(expected, base[o.name])
             else:
                 found[o.name] = np.exp(expected)
         return found
@@ -245,7 +272,7 @@ class Guide:
     def _foreseen(self, recipes: Sequence[Mapping[str, Value]], base: Mapping[str, float]) -> list[Mapping[str, float]]:
         if not recipes:
             return []
-        found = self._hoped(self._surrogate.predict(recipes), base)
+        found = self._expected(self._surrogate.predict(recipes), base)
         return [{name: float(values[i]) for name, values in found.items()} for i in range(len(recipes))]
 
     def _points(self, metrics: Sequence[Mapping[str, float]], base: Mapping[str, float]) -> list[Floats]:

@@ -47,6 +47,11 @@ class Prior:
                 self._curves[place] = _curve(encoding, dimension.name, effects[dimension.name], profile)
                 self._families.setdefault(dimension.name.partition(".")[0], []).append(place)
 
+    @property
+    def places(self) -> frozenset[int]:
+        """The knobs that it knows anything of, by their place."""
+        return frozenset(self._curves)
+
     def sums(self, rows: Floats) -> tuple[Floats, Floats]:
         """Return the sum of the losses, and the share of the bytes that would be left, each of shape ``(N,)``.
 

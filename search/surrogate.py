@@ -28,6 +28,11 @@ _MOST = 200
 # With so many trials, how far knobs reach is known: it is looked into again when they are half as many again.
 _SETTLED, _AGAIN = 30, 1.5
 _SUM_SCALE = 2.0
+# Bytes shrink as the weights do; time and memory do so by less.
+_BY_LESS = 0.4
+# The profile is of untrained models: recovery mends most of what it shows, and so much of it is taken to be left. To
+# expect too much costs one short trial, since harsh recipes train fast; to expect too little costs many long ones.
+_LEFT = 0.25
 # From so many trials on it is guessed how long others train.
 _FEW_TIMES = 3
 _TIME = "training time"
@@ -84,15 +89,15 @@ class Surrogate:
         self._processes = processes
 
     def training(self, recipes: Sequence[Mapping[str, Value]]) -> Floats:
-        """Return how long recipes are expected to train, in the mean of those that did; 1 while that is not known."""
-        if self._pace is None:
-            return np.ones(len(recipes))
+        """Return how long recipes are expected to train, about 1 in the middle."""
         rows = stack([self._encoding.encode(each) for each in recipes])
+        if self._pace is None:
+            found: Floats = self._prior.sums(rows)[1] ** _BY_LESS
+            return found
         expected, _ = self._pace.predict(
             *self._inputs(rows, stack([self._encoding.features(each) for each in recipes]))
         )
-        found: Floats = np.exp(expected - self._pace.mean)
-        return found
+        return np.exp(expected - self._pace.mean)
 
     def _timed(self, records: Sequence[TrialRecord]) -> Process | None:
         """Return the process of the logarithm of an epoch's seconds, of trials that shared no epoch with another."""
@@ -173,10 +178,9 @@ class Surrogate:
         objective = next(o for o in self._terms.objectives if o.name == name)
         if name == self._terms.metric:
             reach = SCORE_RANGE * max(1.0, abs(base[name])) * (-1.0 if objective.maximize else 1.0)
-            values = base[name] + reach * np.minimum(1.0, np.sqrt(loss) / (np.sqrt(loss).max() or 1.0))
+            values = base[name] + _LEFT * reach * np.minimum(1.0, np.sqrt(loss) / (np.sqrt(loss).max() or 1.0))
         else:
-            # Bytes shrink as the weights do; time and memory do so by less.
-            values = math.log(base[name]) + np.log(left) * (1.0 if name == "size_bytes" else 0.4)
+            values = math.log(base[name]) + np.log(left) * (1.0 if name == "size_bytes" else _BY_LESS)
         return rows, [self._encoding.features(each) for each in recipes], [float(v) for v in values]
 
 

@@ -23,6 +23,9 @@ from paretrim.spaces.schooling import Loss, Penalty, Schooling
 
 GROUP = "paretrim.techniques"
 
+REMOVING = 20
+"""Techniques before this stage remove parts of the model."""
+
 TRAINING = 60
 """Techniques from this stage on only train, and do nothing to a model that is not trained."""
 

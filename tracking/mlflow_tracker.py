@@ -26,23 +26,18 @@ from mlflow.entities import Metric, Param, Run, RunStatus, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from paretrim.errors import ParetrimError
 from paretrim.evaluators.measurement import Measurement
 from paretrim.tracking import progress
 from paretrim.tracking.heatmap import heatmap_page
 from paretrim.tracking.plots import front_page
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.settled import CROWDED, SEARCHED
-from paretrim.tracking.tracker import Summary
+from paretrim.tracking.tracker import Summary, TrackingError
 from paretrim.tracking.view import KEY, TAG, View
 
 _TRIAL, _SUMMARY = "paretrim.trial", "paretrim.summary"
 _PAGE = 1000
 _MOST_TAG = 4000
-
-
-class TrackingError(ParetrimError):
-    """The tracking server or database could not be reached or refused."""
 
 
 def chart_pages(uri: str) -> dict[str, str]:
@@ -61,15 +56,18 @@ class MlflowTracker:
         name: Name of the search: the experiment's name.
         artifacts: Folder for files, for a database without a server of its own; None leaves it to the server.
         view: What the ready-made charts show; None leaves MLflow's own.
+        unsure: Whether somebody else may have left a run unfinished, or finished one without having said so.
 
     Raises:
         TrackingError: The server or database cannot be reached.
     """
 
-    def __init__(self, uri: str, name: str, artifacts: Path | None, view: View | None = None) -> None:
+    def __init__(
+        self, uri: str, name: str, artifacts: Path | None, view: View | None = None, *, unsure: bool = False
+    ) -> None:
         _quiet()
         self._uri = uri
-        self._unsure = False
+        self._unsure = unsure
         self._local = artifacts is not None
         try:
             _log_ahead(uri)

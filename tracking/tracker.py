@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from paretrim.errors import ParetrimError
 from paretrim.tracking.importance import Importance
 from paretrim.tracking.progress import Step
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.report import Report
 from paretrim.tracking.sensitivity import Profile
+
+
+class TrackingError(ParetrimError):
+    """The tracking server or database could not be reached or refused."""
 
 
 @dataclass(frozen=True)

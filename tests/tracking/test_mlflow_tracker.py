@@ -24,13 +24,13 @@ from paretrim.errors import ParetrimError
 from paretrim.evaluators.measurement import Measurement
 from paretrim.tracking.constraints import parse
 from paretrim.tracking.importance import Importance, Weight
-from paretrim.tracking.mlflow_tracker import MlflowTracker, TrackingError, chart_pages
+from paretrim.tracking.mlflow_tracker import MlflowTracker, chart_pages
 from paretrim.tracking.progress import progress, to_csv
 from paretrim.tracking.records import Elsewhere, Epoch, State, TrialRecord
 from paretrim.tracking.sensitivity import Effect, Profile
 from paretrim.tracking.settled import SEARCHED, Final, settled
 from paretrim.tracking.testing import OBJECTIVES, TrackerContract, sample_record, sample_summary
-from paretrim.tracking.tracker import MemoryTracker
+from paretrim.tracking.tracker import MemoryTracker, TrackingError
 from paretrim.tracking.view import View
 
 SUMMARY_FILES = {"front.json", "front.csv", "front.html", "front_table.json"}
