@@ -29,6 +29,9 @@ from paretrim.tracking.sensitivity import Profile
 Floats = npt.NDArray[np.float64]
 Values = dict[str, Value]
 
+# How far above the expected score a recipe is hoped to come, in standard deviations, in one batch and in the next: what is
+# expected gains most at once, and hopes find what nobody expected.
+_HOPES = (0.0, 1.0)
 _ELITE, _SIBLINGS = 20, 60
 # What a recipe costs whose parent is trained already, beside one that begins from nothing.
 _SIBLING_COST = 0.6
@@ -115,6 +118,7 @@ class Guide:
         self._prior = Prior(profile, self._encoding)
         self._surrogate = Surrogate(terms, self._encoding, self._prior, habits.seed)
         self._waiting: list[Values] = []
+        self._daring = _HOPES[0]
         self._pace = Pace(habits.parallel)
 
     def propose(
@@ -167,6 +171,7 @@ class Guide:
         self, records: Sequence[TrialRecord], under_way: Sequence[Recipe], known: Callable[[Recipe], bool], count: int
     ) -> list[Values]:
         self._surrogate.learn(self._all(records))
+        self._daring = _HOPES[(len(records) + len(under_way)) // self._habits.batch % len(_HOPES)]
         base = baseline_metrics(records)
         generator = np.random.default_rng([self._habits.seed, len(records), len(under_way)])
         rows, _ = evolve(self._start(records, generator), lambda some: self._aims(some, base), generator)
@@ -216,9 +221,9 @@ class Guide:
         return stack([*elite, *siblings]) if elite else np.zeros((0, len(self._encoding.dimensions)))
 
     def _aims(self, rows: Floats, base: Mapping[str, float]) -> Floats:
-        """Return what evolution drives down: expected objectives, and what breaks constraints worse than all else."""
+        """Return what evolution drives down: hoped-for objectives, and what breaks constraints worse than all else."""
         guess = self._surrogate.predict([self._encoding.decode(row) for row in rows])
-        found = self._expected(guess, base)
+        found = self._hoped(guess, base)
         values = np.stack([found[o.name] * (-1.0 if o.maximize else 1.0) for o in self._terms.objectives], axis=1)
         broken = np.zeros(len(rows))
         for each in self._terms.constraints:
@@ -229,14 +234,14 @@ class Guide:
         aims: Floats = values + 10.0 * spans * broken[:, None]
         return aims
 
-    def _expected(self, guess: Guess, base: Mapping[str, float]) -> dict[str, Floats]:
-        """Return what is expected. Hopes above it led away: the sampler's turns are what explores."""
+    def _hoped(self, guess: Guess, base: Mapping[str, float]) -> dict[str, Floats]:
         found = {}
         for o in self._terms.objectives:
-            expected = guess.expected[o.name]
+            expected, error = guess.expected[o.name], guess.error[o.name]
             if o.name == self._terms.metric:
+                hoped = expected + (self._daring if o.maximize else -self._daring) * error
                 # A compressed model hardly beats the whole one: what a trend promises beyond that leads to large ones.
-                found[o.name] = np.minimum(expected, base[o.name]) if o.maximize else np.maximum(expected, base[o.name])
+                found[o.name] = np.minimum(hoped, base[o.name]) if o.maximize else np.maximum(hoped, base[o.name])
             else:
                 found[o.name] = np.exp(expected)
         return found
@@ -272,7 +277,7 @@ class Guide:
     def _foreseen(self, recipes: Sequence[Mapping[str, Value]], base: Mapping[str, float]) -> list[Mapping[str, float]]:
         if not recipes:
             return []
-        found = self._expected(self._surrogate.predict(recipes), base)
+        found = self._hoped(self._surrogate.predict(recipes), base)
         return [{name: float(values[i]) for name, values in found.items()} for i in range(len(recipes))]
 
     def _points(self, metrics: Sequence[Mapping[str, float]], base: Mapping[str, float]) -> list[Floats]:
