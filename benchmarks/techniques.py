@@ -134,7 +134,7 @@ MODELS = (
     Model(
         "ResNet-20, CIFAR-10-JPEG",
         {"model": "trained:resnet20", "data": "trained:cifar", "folder": HERE},
-        0.01,
+        0.003,
         {"augment": ["flip", "shift"]},
         epochs=(2, 5),
     ),
