@@ -134,9 +134,9 @@ MODELS = (
     Model(
         "ResNet-20, CIFAR-10-JPEG",
         {"model": "trained:resnet20", "data": "trained:cifar", "folder": HERE},
-        0.003,
+        0.005,
         {"augment": ["flip", "shift"]},
-        epochs=(2, 5),
+        epochs=(4, 2),
     ),
 )
 
