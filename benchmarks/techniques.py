@@ -1,7 +1,7 @@
 """Every technique on real models: does it build, recover, export, reload, and score as torch did?
 
 On the bundled digits, on LeNet-5 with MNIST and on ResNet-20 with CIFAR-10-JPEG each technique is tried alone at a mild
-setting, on the digits in all pairs, on ResNet-20 in five telling ones. The bars: accuracy within 3 points of the
+setting, on the digits in all pairs, on ResNet-20 in six telling ones. The bars: accuracy within 3 points of the
 baseline, and the artifact's within half a point, or two samples, of torch's; half of ResNet-20's channels and int8 each at
 least 2 times faster than float32, both together at least 4 times; 4-bit weights at most 55% of the bytes of 8-bit ones;
 LeNet-300-100 at 40 times smaller with at most 1.6% test error.
@@ -96,6 +96,7 @@ TELLING = (
     ("sparsity 50%", "4 bits"),
     ("low rank", "8 bits"),
     ("pruning 25%", "distillation"),
+    ("depth: a block", "distillation"),
 )
 SPEED: dict[str, Settings] = {
     "half the channels": {"pruning.ratio": 0.5},
@@ -111,7 +112,7 @@ class Model:
     Attributes:
         name: What it is called in the table.
         job: The parts of its job.
-        rate: Learning rate of its recovery.
+        rate: Learning rate of its recovery; what misses the bar on accuracy is made once more at half of it.
         recovery: Further settings of its recovery.
         epochs: How long it recovers; after channels were cut, so many times as long.
     """
@@ -156,6 +157,7 @@ class Tried:
         smaller: How many times fewer bytes ship.
         size_bytes: Bytes that ship.
         seconds: Of the whole trial.
+        rate: The learning rate of its recovery.
         failed: Why it could not be made; empty otherwise.
     """
 
@@ -169,14 +171,19 @@ class Tried:
     smaller: float = 0.0
     size_bytes: float = 0.0
     seconds: float = 0.0
+    rate: float = 0.0
     failed: str = ""
+
+    def too_low(self) -> bool:
+        """Return whether a case that is to recover has not."""
+        return not self.failed and self.artifact < self.baseline - POINTS and self.case not in SPEED
 
     def missed(self) -> Iterator[str]:
         """Yield the bars that every case must meet and this one misses."""
         if self.failed:
             yield f"{self.model}, {self.case}: {self.failed}"
             return
-        if self.artifact < self.baseline - POINTS and self.case not in SPEED:
+        if self.too_low():
             yield f"{self.model}, {self.case}: accuracy {self.artifact:.4f}, the baseline's {self.baseline:.4f}"
         if abs(self.artifact - self.torch) > max(GAP, GAP_SAMPLES / self.samples) + 1e-9:
             yield f"{self.model}, {self.case}: the artifact scores {self.artifact:.4f}, torch {self.torch:.4f}"
@@ -208,10 +215,17 @@ class Bench:
     def tried(self, case: str, settings: Settings) -> Tried:
         """Make and score a case."""
         _say(f"{self.name}: {case}")
+        first = self._tried(case, settings, self._rate)
+        if not first.too_low():
+            return first
+        # The rate is a knob of every search, and which is best depends on what was cut.
+        return max(first, self._tried(case, settings, self._rate / 2), key=lambda each: each.artifact)
+
+    def _tried(self, case: str, settings: Settings, rate: float) -> Tried:
         base, started = self.baseline.metrics, time.perf_counter()
         name, samples = self.job.metric_name, len(self.subject.splits.search.validation)
         try:
-            record = self.made(settings, "search")
+            record = self.made({**settings, "recovery.learning_rate": rate}, "search")
         except ParetrimError as error:
             return Tried(self.name, case, base[name], failed=str(error))
         found = record.metrics
@@ -226,6 +240,7 @@ class Bench:
             base["size_bytes"] / found["size_bytes"],
             found["size_bytes"],
             time.perf_counter() - started,
+            rate,
         )
 
     def made(self, settings: Settings, kind: str) -> TrialRecord:
@@ -364,15 +379,15 @@ def main() -> int:
 
 
 def _print(tried: list[Tried], lenet: tuple[float, float] | None) -> None:
-    print("| model | technique | accuracy, torch | artifact | baseline | faster | smaller | s |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| model | technique | accuracy, torch | artifact | baseline | faster | smaller | rate | s |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for t in tried:
         if t.failed:
-            print(f"| {t.model} | {t.case} | failed: {t.failed.splitlines()[0]} | | | | | |")
+            print(f"| {t.model} | {t.case} | failed: {t.failed.splitlines()[0]} | | | | | | |")
             continue
         print(
             f"| {t.model} | {t.case} | {t.torch:.4f} | {t.artifact:.4f} | {t.baseline:.4f} | {t.faster:.2f} | "
-            f"{t.smaller:.2f} | {t.seconds:.0f} |"
+            f"{t.smaller:.2f} | {t.rate:g} | {t.seconds:.0f} |"
         )
     if lenet is not None:
         print(
