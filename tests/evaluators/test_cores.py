@@ -119,6 +119,11 @@ class TestTopology:
             assert all(cores.siblings(twin) == cores.siblings(core) for twin in cores.siblings(core))
 
 
+def test_where_the_system_binds_no_process_to_cores_none_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert cores.usable() == cores.last(1) == ()
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not bind processes to cores")
 class TestUsable:
     def test_a_process_that_is_bound_to_a_core_may_use_that_one_only(self) -> None:
