@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from paretrim.search.job import Finals
+from paretrim.search.sections import Finals
 from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.constraints import Constraint
 from paretrim.tracking.front import Objective, baseline_metrics, place, trial_front, volume

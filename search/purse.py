@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from paretrim.search.job import Budget
+from paretrim.search.sections import Budget
 from paretrim.tracking.constraints import Constraint
 from paretrim.tracking.front import Objective, baseline_metrics
 from paretrim.tracking.progress import progress, training_seconds

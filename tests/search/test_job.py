@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from paretrim.errors import JobError
 from paretrim.evaluators import meters
 from paretrim.evaluators.target import TargetSettings
-from paretrim.search.job import Finals, Job, impossible
+from paretrim.search.job import Job, impossible
 from paretrim.search.metric import NamedMetric, OwnMetric
 from paretrim.search.result import objectives_of
+from paretrim.search.sections import Finals
 from paretrim.spaces.pruning import PruningOptions
 from paretrim.spaces.quantization import QuantizationOptions
 from paretrim.spaces.recovery import RecoveryOptions

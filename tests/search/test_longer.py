@@ -7,8 +7,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretrim.search.job import Finals
 from paretrim.search.longer import FINAL, finalists, recipes
+from paretrim.search.sections import Finals
 from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.constraints import parse
 from paretrim.tracking.front import hypervolume, place, trial_front, volume

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretrim.search.job import Budget
 from paretrim.search.purse import Purse
+from paretrim.search.sections import Budget
 from paretrim.tracking.constraints import Constraint, parse
 from paretrim.tracking.front import Objective, hypervolume
 from paretrim.tracking.records import TrialRecord
