@@ -41,10 +41,19 @@ def broken(store: Path, seen: Mapping[int, str], trials: int) -> list[str]:
         trials: The search's budget.
     """
     result = open_result(None, Store(store))
-    records = result.study.records()
-    checks = (_kept(store, seen), _once(records, trials), _states(store, records), _logged(result), _last_phase(result))
-    more = (_front(result), _artifacts(result), _left(result))
-    return [line for check in (*checks, *more) for line in check]
+    checks = (_kept(store, seen), _states(store, result.study.records()), _left(result))
+    return [*(line for check in checks for line in check), *disagreeing(result, trials)]
+
+
+def disagreeing(result: Result, trials: int) -> list[str]:
+    """Return where study, MLflow, front and artifacts are not of one mind, a line each.
+
+    Args:
+        result: The search.
+        trials: Its budget.
+    """
+    checks = (_once(result.study.records(), trials), _logged(result), _last_phase(result))
+    return [line for check in (*checks, _front(result), _artifacts(result)) for line in check]
 
 
 def _trials(store: Path) -> list[tuple[int, str, str | None]]:
@@ -87,7 +96,7 @@ def _states(store: Path, records: list[TrialRecord]) -> Iterator[str]:
 def _logged(result: Result) -> Iterator[str]:
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(result.store.tracking_uri)
+    client = MlflowClient(result.folder.places.tracking_uri)
     experiment = client.get_experiment_by_name(result.name)
     runs = client.search_runs([experiment.experiment_id], max_results=1000) if experiment is not None else []
     of_trials = [run for run in runs if "paretrim.trial" in run.data.tags]
@@ -152,7 +161,7 @@ def _front(result: Result) -> Iterator[str]:
         yield f"the front is {sorted(shown)} and by brute force {sorted(best)}"
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(result.store.tracking_uri)
+    client = MlflowClient(result.folder.places.tracking_uri)
     experiment = client.get_experiment_by_name(result.name)
     runs = [] if experiment is None else client.search_runs([experiment.experiment_id], "tags.pareto = 'true'")
     marked = {int(run.data.tags["paretrim.trial"]) for run in runs}

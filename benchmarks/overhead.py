@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also 
 
 import optuna
 from optuna.study import StudyDirection
+from ray import tune
 from rich.console import Console
 
 from paretrim.evaluators import machine
@@ -202,8 +203,8 @@ def main() -> int:
 class Place:
     """The bundled example, prepared once for all that is measured."""
 
-    def __init__(self, folder: Path) -> None:
-        self.job = load(EXAMPLE).with_budget({"parallel": 2})
+    def __init__(self, folder: Path, parallel: int = 2) -> None:
+        self.job = load(EXAMPLE).with_budget({"parallel": parallel})
         self.store = Store(folder / "store")
         self.folder = folder
         self.subject = prepare.load(self.job)
@@ -211,7 +212,7 @@ class Place:
         self.space: Space = self.context.space
         self.objectives = objectives_of(self.job, self.subject.metric.maximize)
 
-    def search(self, trials: int, actor: type[TrialActor], sampler: str = "auto") -> tuple[Study, list[float]]:
+    def search(self, trials: int, actor: type[tune.Trainable], sampler: str = "auto") -> tuple[Study, list[float]]:
         """Run a search; return its study and when each trial ended, in seconds from the first one's start."""
         changes = {
             **self.job.model_dump(),
@@ -220,12 +221,12 @@ class Place:
         }
         job = Job(**changes)
         folder = self.store.create("idle")
-        study = Study(self.store.study_url, folder.name, self.objectives, job.bounds, job.seed, create=True)
+        study = Study(self.store.own.study, folder.name, self.objectives, job.bounds, job.seed, create=True)
         study.begin(self.space.anchors(job.seed))
         view = View(job.metric_name, list(_OBJECTIVES[1:]), [d.name for d in self.space.searched])
         watch = _Watch()
         watch.begin(Outline(folder.name, job.metric_name, self.objectives, job.bounds, trials, None), [])
-        with apart(self.store.tracking_uri, folder.name, self.store.tracking_artifacts, view) as tracker:
+        with apart(self.store.own.tracking, folder.name, self.store.own.tracking_artifacts, view) as tracker:
             tracker.ready()
             drive(job, self.context, study, Backlog(tracker, watch), folder, watch, actor)
         return study, watch.ended

@@ -58,7 +58,7 @@ def ours(track: Track, seed: int, trials: int) -> Run:
     before = context.teaching_seconds
     if job.search.warm_start:
         sensitivity, seconds = track.glance()
-        context = replace(context, sensitivity=sensitivity)
+        context = replace(context, sensitivity=sensitivity, looks=track.looks(sensitivity))
         before += seconds
     study.use_sampler(trials, job.sampler, 1)
     guide = strategy.guide(job, context, study)
@@ -71,7 +71,7 @@ def ours(track: Track, seed: int, trials: int) -> Run:
     study.append(FINAL, longer.recipes(chosen, settings, seed))
     for _ in range(study.count(FINAL)):
         _next(track, study, judge)
-    records = study.records()
+    records = track.settled(study.records())
     steps = progress(records, track.objectives, job.bounds, before)
     return Run(OURS, seed, steps, time.monotonic() - since, tuple(records))
 
@@ -130,6 +130,7 @@ def rival(track: Track, method: str, seed: int, trials: int) -> Run:
         for i, bound in enumerate(job.bounds):
             trial.set_constraint(f"c{i}", bound.excess(record.metrics, base))
         study.tell(trial, [record.metrics[o.name] for o in track.objectives])
+    records = track.settled(records)
     steps = progress(records, track.objectives, job.bounds, track.context.teaching_seconds)
     return Run(method, seed, steps, time.monotonic() - since, tuple(records))
 

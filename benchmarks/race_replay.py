@@ -21,9 +21,11 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from benchmarks.race_track import RealTrack, Track, finished
 from paretrim.evaluators.measurement import Measurement
 from paretrim.search.encoding import Encoding
+from paretrim.search.looks import LOOK, looked_at
 from paretrim.search.news import News
 from paretrim.search.study import Asked
 from paretrim.spaces.dimension import Value
+from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.records import Epoch, Preview, TrialRecord
 from paretrim.tracking.sensitivity import Profile
 
@@ -137,16 +139,26 @@ class Replayed(Track):
         """Return the sensitivity that a search begins with, and the seconds it took."""
         return self._fit.glance
 
+    def looks(self, sensitivity: Profile) -> tuple[TrialRecord, ...]:
+        """Return what the strongest recipes would cost, untrained."""
+        return tuple(self._looked_at(*each) for each in enumerate(looked_at(self.context, sensitivity)))
+
+    def _looked_at(self, number: int, recipe: Recipe) -> TrialRecord:
+        preview = self._preview(dict(recipe.values))
+        return TrialRecord(number, LOOK, "stopped", recipe.values, recipe.seed, preview=preview)
+
+    def settled(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """Return the trials as they are: predicted costs are exact."""
+        return list(records)
+
     def _searched(self, asked: Asked, *, preview: bool) -> Iterator[News | TrialRecord]:
         rng = np.random.default_rng((self._seed, asked.number))
         values, fit = dict(asked.recipe.values), self._fit
         whole = fit.features(values)
         costs = {name: fit.models[name].predict(whole) for name in _COSTS}
         seconds: dict[str, float] = {}
-        before: Preview | None = None
-        if preview:
-            found = {**costs, "size_bytes": fit.models["size_before"].predict(whole)}
-            before = Preview(tuple(_measured(name, value) for name, value in found.items()))
+        before = self._preview(values) if preview else None
+        if before is not None:
             yield News(before, dict(seconds))
         count = values.get(_EPOCHS)
         longest = count if isinstance(count, int) else 0
@@ -164,6 +176,12 @@ class Replayed(Track):
         score = min(1.0, final.predict(whole) + luck * final.missed)
         measurements = (_measured(fit.metric, score), *(_measured(name, costs[name]) for name in _COSTS))
         yield finished(asked, measurements, seconds, epochs, before)
+
+    def _preview(self, values: dict[str, Value]) -> Preview:
+        whole = self._fit.features(values)
+        found = {name: self._fit.models[name].predict(whole) for name in _COSTS}
+        found["size_bytes"] = self._fit.models["size_before"].predict(whole)
+        return Preview(tuple(_measured(name, value) for name, value in found.items()))
 
 
 def _models(records: Sequence[TrialRecord], encoding: Encoding, metric: str) -> Iterator[Model]:

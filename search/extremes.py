@@ -29,10 +29,21 @@ def ladder(space: Space, encoding: Encoding, sensitivity: Profile, steps: Sequen
         sensitivity: What each knob does alone.
         steps: Shares of the way, from 0 to 1.
     """
-    taken = {part.name for part in space.techniques if part.stage < REMOVING or part.branches}
-    strongest = {knob: v for knob, v in _strongest(sensitivity).items() if knob.partition(".")[0] in taken}
+    strongest = {knob: value for knobs in families(space, sensitivity).values() for knob, value in knobs.items()}
     start, end = encoding.encode({}), encoding.encode(strongest)
     return [encoding.decode(start + step * (end - start)) for step in steps] if strongest else []
+
+
+def families(space: Space, sensitivity: Profile) -> dict[str, dict[str, Value]]:
+    """Return the strongest values of the knobs that make a model cheaper all round, by technique."""
+    found: dict[str, dict[str, Value]] = {
+        part.name: {} for part in space.techniques if part.stage < REMOVING or part.branches
+    }
+    for knob, value in _strongest(sensitivity).items():
+        technique = knob.partition(".")[0]
+        if technique in found:
+            found[technique][knob] = value
+    return {name: knobs for name, knobs in found.items() if knobs}
 
 
 def largest(space: Space, seed: int) -> Recipe:

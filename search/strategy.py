@@ -27,7 +27,7 @@ def guide(job: Job, context: TrialContext, study: Study) -> Guide | None:
         ends=job.sampler != AUTO,
         parallel=job.budget.parallel,
     )
-    return Guide(context.space, _terms(job, study), context.sensitivity, habits, context.earlier)
+    return Guide(context.space, _terms(job, study), context.sensitivity, habits, (*context.earlier, *context.looks))
 
 
 def judge(job: Job, context: TrialContext, study: Study, guide: Guide | None) -> Judge:

@@ -13,6 +13,7 @@ from paretrim.search import gaussian
 from paretrim.search.encoding import Encoding, stack
 from paretrim.search.gaussian import Process, Scales
 from paretrim.search.judge import Terms
+from paretrim.search.looks import LOOK
 from paretrim.search.prior import Prior
 from paretrim.spaces.dimension import Value
 from paretrim.tracking.front import SCORE_RANGE, Metrics, baseline_metrics
@@ -79,7 +80,9 @@ class Surrogate:
             rows = [self._encoding.encode(r.recipe) for r, _ in seen]
             features = [self._encoding.features(r.recipe) for r, _ in seen]
             values = [v for _, v in seen]
-            if sum(r.kind == "search" for r, _ in seen) < _FEW:
+            # Of costs, what was seen is better than what is guessed.
+            looked_at = name != self._terms.metric and any(r.kind == LOOK for r, _ in seen)
+            if sum(r.kind == "search" for r, _ in seen) < _FEW and not looked_at:
                 more = self._guesses(name, base)
                 rows, features, values = [*rows, *more[0]], [*features, *more[1]], [*values, *more[2]]
             trend, knobs = self._inputs(stack(rows), stack(features))
