@@ -16,6 +16,7 @@
     ├── MeasurementError          a measuring process that died, hung or answered nonsense
     ├── TrialError                a trial that failed, with its cause
     ├── StoreError                a store that cannot be written, above all for want of space
+    ├── ClusterError              a cluster that cannot be reached, refuses, or lacks something
     └── NothingFoundError         no trial answers the question; says which condition binds and the nearest misses
 """
 
@@ -110,6 +111,10 @@ class TrialError(ParetrimError):
 
 class StoreError(ParetrimError):
     """A store that cannot be written, above all for want of space."""
+
+
+class ClusterError(ParetrimError):
+    """A cluster that cannot be reached, refuses, or lacks something."""
 
 
 class NothingFoundError(ParetrimError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import socket
 import time
 import traceback
 from collections.abc import Iterator
@@ -15,11 +16,13 @@ import ray
 import torch
 from ray import tune
 
-from paretrim.errors import ParetrimError
+from paretrim.errors import ClusterError, ParetrimError
 from paretrim.evaluators import cores
 from paretrim.search.context import TrialContext
 from paretrim.search.crew import Crew
+from paretrim.search.fleet import Berth, beside
 from paretrim.search.news import News
+from paretrim.search.sealed import Sealed
 from paretrim.search.staff import Staff
 from paretrim.search.study import Asked
 from paretrim.search.trial import TrialRunner
@@ -49,19 +52,33 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     def setup(
         self,
         config: dict[str, Any],
-        context: TrialContext,
+        sealed: Sealed[TrialContext],
         scratch: Path,
         limit_s: float,
-        workers: int,
+        berth: Berth,
         crew: int = 1,
         staff: Staff | None = None,
     ) -> None:
-        """Take the search's context and begin the first trial."""
+        """Take the search's context and begin the first trial.
+
+        Raises:
+            ClusterError: This machine does not see the search's folder.
+        """
+        if not scratch.is_dir():
+            raise ClusterError(
+                f"the machine {socket.gethostname()} does not see {scratch}; a cluster needs its store on storage that all "
+                "machines share (see docs/cluster.md)"
+            )
+        if berth.code is not None:
+            os.chdir(berth.code)
+        context = sealed.opened()
+        workers = beside(berth.share, berth.parallel)
         processes = workers * (1 if staff is None else staff.size)
         plan = cores.plan(cores.usable(), processes, context.stations[0].address.settings.threads)
         if plan.spare:
             os.sched_setaffinity(0, plan.training)
-        torch.set_num_threads(max(1, (len(plan.training) or os.cpu_count() or 1) // workers))
+        all_here = max(1, (len(plan.training) or os.cpu_count() or 1) // workers)
+        torch.set_num_threads(all_here if berth.alone else min(all_here, int(berth.share.cpus)))
         self._scratch = scratch
         self._limit_s = limit_s
         self._trainers = None if staff is None else self._hired(staff, context, plan)

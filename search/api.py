@@ -28,7 +28,8 @@ def search(
         LoweringError: The model does not export.
     """
     loaded = job if isinstance(job, Job) else load(EXAMPLE if job is None else Path(job))
-    return engine.start(loaded, _store(store), monitor or Silence())
+    folder = store or loaded.storage_folder
+    return engine.start(loaded, _store(folder), monitor or Silence())
 
 
 def resume(

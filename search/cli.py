@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -15,10 +17,14 @@ from rich.console import Console
 import paretrim
 from paretrim.errors import ParetrimError, UsageError
 from paretrim.search.screen import show, show_importance, wide_console
+from paretrim.search.service import cli as service
+from paretrim.search.service.cli import AddressOption, RequirementsOption
+from paretrim.search.service.remote import cluster_of, elsewhere, pass_on, store_of
 from paretrim.search.store import DEFAULT, ENVIRONMENT, Store
 
 if TYPE_CHECKING:
     from paretrim.search.result import Result
+    from paretrim.tracking.bundle import Verdict
 
 app = typer.Typer(
     name="paretrim",
@@ -81,9 +87,9 @@ def search(
     def run(monitor: Any) -> Result:
         from paretrim.search import engine
 
-        return engine.start(loaded, Store(store), monitor)
+        return engine.start(loaded, Store(store or loaded.storage_folder), monitor)
 
-    _watch(run)
+    watch(run)
 
 
 @app.command()
@@ -98,7 +104,8 @@ def check(
     from paretrim.search.jobfile import EXAMPLE, load
 
     loaded, console, errors = load(job or EXAMPLE), wide_console(), Console(stderr=True)
-    found = preflight.check(loaded, Store(store), lambda text: errors.print(text, highlight=False, style="dim"))
+    kept = Store(store or loaded.storage_folder)
+    found = preflight.check(loaded, kept, lambda text: errors.print(text, highlight=False, style="dim"))
     for part in preflight_words.lines(loaded, found):
         console.print(part, highlight=False, soft_wrap=True)
     if found.problems:
@@ -141,16 +148,21 @@ def profile(
         def tell(done: int, total: int, knob: str) -> None:
             progress.update(task, completed=done, total=total, description=knob)
 
-        found, page = profiles.take(load(job or EXAMPLE), Store(store), progress.console.print, tell)
+        loaded = load(job or EXAMPLE)
+        found, page = profiles.take(loaded, Store(store or loaded.storage_folder), progress.console.print, tell)
     for part in profile_words.lines(found):
         console.print(part)
     console.print(f"heat map: {page}", highlight=False, soft_wrap=True)
 
 
 @app.command()
-def stop(job: JobArgument = None, store: StoreOption = None) -> None:
+def stop(job: JobArgument = None, address: AddressOption = None, store: StoreOption = None) -> None:
     """Let a search that runs end: no more trials are begun, and what is done becomes its front."""
-    folder = Store(store).open(job)
+    cluster = elsewhere(address, store)
+    if cluster is not None:
+        pass_on(cluster, job, ["stop", *_named(job)])
+        return
+    folder = store_of(job, store).open(job)
     if not folder.running():
         raise UsageError(f"{folder.name} is not running; `paretrim front {folder.name}` shows what it found")
     folder.stop.touch()
@@ -162,18 +174,28 @@ def resume(
     job: JobArgument = None,
     trials: Annotated[int | None, typer.Option(help="A new budget of trials, those that ended included.")] = None,
     parallel: Annotated[int | None, typer.Option(help="Trials at the same time.")] = None,
+    address: AddressOption = None,
+    requirements: RequirementsOption = None,
     store: StoreOption = None,
 ) -> None:
     """Go on with a search that was interrupted, or give it a larger budget."""
     given = {"trials": trials, "parallel": parallel}
     budget = {name: value for name, value in given.items() if value is not None}
+    cluster = cluster_of(job, address, store)
+    if cluster is not None:
+        from paretrim.search.service.submit import resume as resume_there
+
+        options = [word for name, value in budget.items() for word in (f"--{name}", str(value))]
+        turn = resume_there(cluster, str(job), requirements, options)
+        typer.echo(f"{job} goes on at {cluster.address} ({turn}); `paretrim logs {job} -f` shows what it does")
+        return
 
     def run(monitor: Any) -> Result:
         from paretrim.search import engine
 
-        return engine.go_on(job, Store(store), monitor, budget)
+        return engine.go_on(job, store_of(job, store), monitor, budget)
 
-    _watch(run)
+    watch(run)
 
 
 @app.command()
@@ -185,11 +207,18 @@ def front(
         bool, typer.Option("--importance", help="Print what each knob matters for each objective instead.")
     ] = False,
     target: TargetOption = None,
+    address: AddressOption = None,
     store: StoreOption = None,
 ) -> None:
     """Print the front of a search again, or what its knobs matter."""
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other; give one of them")
+    cluster = elsewhere(address, store)
+    if cluster is not None:
+        flags = {"--json": as_json, "--csv": as_csv, "--importance": importance}
+        words = [word for word, given in flags.items() if given]
+        pass_on(cluster, job, ["front", *_named(job), *words, *_given({"--target": target})])
+        return
     result = _opened(job, store, target)
     if importance:
         show_importance(result.importance, as_json=as_json, as_csv=as_csv)
@@ -225,15 +254,44 @@ def export(
     order: Annotated[str | None, typer.Option(help='For lexicographic: "accuracy>latency_ms>size_bytes".')] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when a timing differs from the logged one.")] = False,
     target: TargetOption = None,
+    address: AddressOption = None,
+    handing_over: Annotated[bool, typer.Option("--hand-over", hidden=True)] = False,
     store: StoreOption = None,
 ) -> None:
     """Write a point of the front as a bundle, and check it in a clean process."""
+    cluster = elsewhere(address, store)
+    if cluster is not None:
+        from paretrim.search.service.fetching import fetch
+
+        options = {
+            "--trial": trial, "--pick": pick, "--minimize": minimize, "--where": where, "--wish": wish, "--order": order,
+            "--target": target,
+        }  # fmt: skip
+        words = [*_given(options), *(["--strict"] if strict else [])]
+        typer.echo(fetch(cluster, job, output, words), nl=False)
+        return
     result = _opened(job, store, target)
     # Any text: what is no rule is told with the rules that there are.
     rule: Any = pick
-    verdict = result.export(
-        output, rule, trial=trial, minimize=minimize, where=where, wish=wish, order=order, strict=strict
+    with TemporaryDirectory(prefix="paretrim-") as scratch:
+        to = Path(scratch) / output.name if handing_over else output
+        verdict = result.export(
+            to, rule, trial=trial, minimize=minimize, where=where, wish=wish, order=order, strict=strict
+        )
+        _show_verdict(verdict)
+        if handing_over:
+            from paretrim.search.service.fetching import hand_over
+
+            typer.echo(f"trial {verdict.trial} of {result.name} was exported")
+            typer.echo(hand_over(verdict, result))
+            return
+    Console().print(
+        f"trial {verdict.trial} of {result.name} is in {output}; run it with: python {output / 'run.py'}",
+        soft_wrap=True,
     )
+
+
+def _show_verdict(verdict: Verdict) -> None:
     console = Console()
     for line in verdict.checks:
         console.print(f"checked  {line}", highlight=False, soft_wrap=True)
@@ -243,10 +301,6 @@ def export(
             f"measured {item.name}: {item.now:.4f} now, {item.logged:.4f} logged{note}",
             highlight=False, soft_wrap=True, style="" if item.agrees else "yellow",
         )  # fmt: skip
-    console.print(
-        f"trial {verdict.trial} of {result.name} is in {output}; run it with: python {output / 'run.py'}",
-        soft_wrap=True,
-    )
 
 
 @app.command()
@@ -281,7 +335,7 @@ def ui(
     """Serve the MLflow UI over the store, on this machine only."""
     from paretrim.search.serve import serve
 
-    raise typer.Exit(serve(Store(store), port))
+    raise typer.Exit(serve(store_of(None, store), port))
 
 
 @app.command()
@@ -292,6 +346,9 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to w
     for path in write(folder):
         typer.echo(f"wrote {path}")
     typer.echo(f"run it with: paretrim search {folder / 'job.yaml'}")
+
+
+service.register(app)
 
 
 def main() -> None:
@@ -334,11 +391,21 @@ def command() -> NoReturn:
 def _opened(job: str | None, store: Path | None, target: str | None) -> Result:
     from paretrim.search.result import open_result
 
-    result = open_result(job, Store(store))
+    result = open_result(job, store_of(job, store))
     return result if target is None else result.on(target)
 
 
-def _watch(run: Any) -> None:
+def _named(job: str | None) -> list[str]:
+    return [] if job is None else [job]
+
+
+def _given(options: Mapping[str, object]) -> list[str]:
+    """Return the words of those options that were given."""
+    return [f"{name}={value}" for name, value in options.items() if value is not None]
+
+
+def watch(run: Callable[[Any], Result]) -> None:
+    """Run a search in sight of the terminal, print its front, and exit as it ended."""
     from paretrim.search.terminal import monitor_for
 
     console = Console()

@@ -39,6 +39,7 @@ class TrialContext:
         teaching_seconds: What it took to compute the teacher's outputs.
         sensitivity: What each knob does alone; None where it was not taken.
         earlier: Trials of an earlier search of the same model.
+        looks: What recipes at the far end of the space cost; see search/looks.py.
         preview: Whether candidates are measured before they are trained.
     """
 
@@ -59,6 +60,7 @@ class TrialContext:
     teaching_seconds: float = 0.0
     sensitivity: Profile | None = None
     earlier: tuple[TrialRecord, ...] = ()
+    looks: tuple[TrialRecord, ...] = ()
 
     @property
     def teaches(self) -> nn.Module:

@@ -8,6 +8,7 @@ starting them in vain costs more than the trials.
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class Crew:
     def __init__(self, folder: Path, run: str, workers: int, patience_s: float = 30.0) -> None:
         self._folder, self._pattern, self._workers = folder, f"{run}.*.worker", workers
         self._deadline: float | None = time.monotonic() + patience_s
-        (folder / f"{run}.{os.getpid()}.worker").touch()
+        (folder / f"{run}.{socket.gethostname()}-{os.getpid()}.worker").touch()
 
     def wait(self) -> None:
         """Wait until all have started, the first time that it is called."""

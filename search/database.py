@@ -22,7 +22,19 @@ from optuna.storages._rdb.models import (
 )
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import TrialState
+from sqlalchemy import make_url
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+
+from paretrim.errors import MissingExtraError, StoreError
+from paretrim.search.patience import brief, patient
+
+# What a search asks while it runs, which outlasts a restart of the server. Those with an underscore are what Optuna's cache,
+# which stands before the database, calls.
+_ASKED = (
+    "_create_new_trial", "_get_trials", "get_study_user_attrs", "get_trial", "get_trial_number_from_id",
+    "set_study_user_attr", "set_trial_state_values", "set_trial_user_attr",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,13 @@ class Database(RDBStorage):
     """
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, engine_kwargs=_options(url))
+        try:
+            super().__init__(url, engine_kwargs=_options(url))
+        except Exception as error:
+            unusable = _unusable(url, error)
+            if unusable is None:
+                raise
+            raise unusable from error
 
     def _set_trial_param_without_commit(
         self,
@@ -73,6 +91,7 @@ class Database(RDBStorage):
             )
         )
 
+    @patient
     def finish(self, trial_id: int, ending: Ended) -> None:
         """Write all that is known at the end of a trial in one transaction; one that has ended stays as it is."""
         with _create_scoped_session(self.scoped_session) as session:
@@ -101,6 +120,10 @@ class Database(RDBStorage):
         )
 
 
+for _name in _ASKED:
+    setattr(Database, _name, patient(getattr(RDBStorage, _name)))
+
+
 def database_of(study: optuna.Study) -> Database:
     """Return the database of a study, which Optuna wraps."""
     found = getattr(study._storage, "_backend", study._storage)
@@ -109,9 +132,32 @@ def database_of(study: optuna.Study) -> Database:
     return found
 
 
+def _unusable(url: str, error: Exception) -> Exception | None:
+    """Return in words why a database cannot be opened; None where that is a fault of ours."""
+    shown = make_url(url).render_as_string(hide_password=True)
+    if isinstance(error, ModuleNotFoundError | ImportError):
+        return MissingExtraError("studies in PostgreSQL need its driver: pip install 'paretrim[postgresql]'")
+    if url.startswith("postgresql") and isinstance(_behind(error), DBAPIError):
+        return StoreError(
+            f"the studies' database at {shown} cannot be reached: {brief(error)}; see that the server runs, and that the "
+            "environment has its user and password (PGUSER, PGPASSWORD, or the whole URL in PARETRIM_STUDY)"
+        )
+    return None
+
+
+def _behind(error: BaseException) -> BaseException:
+    """Return the error of the driver that is behind one of Optuna's."""
+    while not isinstance(error, DBAPIError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 def _options(url: str) -> dict[str, Any]:
     if not url.startswith("sqlite:///"):
-        return {}
+        # A connection that a restart of the server has ended is noticed before it is used.
+        # One to a machine that has vanished is given up after half a minute.
+        patient_s = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 30_000}
+        return {"pool_pre_ping": True, "pool_size": 2, "connect_args": patient_s}
     path = Path(url.removeprefix("sqlite:///"))
     path.parent.mkdir(parents=True, exist_ok=True)
     return {"creator": _connector(path)}

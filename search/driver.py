@@ -7,14 +7,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 # Set before Ray is imported: no loggers of Tune's own (they cost more than a short trial), no usage report.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1")
 os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", "2")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1e9")  # nothing reads its snapshots
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -23,6 +22,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 from ray import tune
+from ray.tune.execution.tune_controller import TuneController
 
 from paretrim.errors import TrialError
 from paretrim.evaluators import cores
@@ -32,13 +32,17 @@ from paretrim.search.actor import TrialActor
 from paretrim.search.ahead import Ahead
 from paretrim.search.backlog import Backlog
 from paretrim.search.context import TrialContext
-from paretrim.search.head import Head, started
+from paretrim.search.fleet import Berth, room, share_of
+from paretrim.search.head import Head, on_cluster, started
 from paretrim.search.job import Job
 from paretrim.search.longer import FINAL
+from paretrim.search.losses import machine_lost
 from paretrim.search.monitor import Monitor
 from paretrim.search.purse import Purse
 from paretrim.search.scheduler import HalvingScheduler
+from paretrim.search.sealed import sealed
 from paretrim.search.searcher import StudySearcher
+from paretrim.search.sharing import Allowance
 from paretrim.search.staff import staff_of
 from paretrim.search.store import JobFolder
 from paretrim.search.study import BEFORE, Study
@@ -48,6 +52,7 @@ from paretrim.tracking.records import TrialRecord
 _FINALISTS = "finalists"
 # Ray is started again so many times in a row while no trial ends.
 _MOST_DEATHS = 3
+_MOST_WAITING, _WAIT_S = 16, 2
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def drive(
     backlog: Backlog,
     folder: JobFolder,
     monitor: Monitor,
-    actor: type[TrialActor] = TrialActor,
+    actor: type[tune.Trainable] = TrialActor,
 ) -> Outcome:
     """Run trials until the budget is used or Ctrl-C is pressed.
 
@@ -118,7 +123,7 @@ class _Drive:
     backlog: Backlog
     folder: JobFolder
     monitor: Monitor
-    actor: type[TrialActor]
+    actor: type[tune.Trainable]
     purse: Purse
 
     def __post_init__(self) -> None:
@@ -131,33 +136,38 @@ class _Drive:
         job, study, monitor = self.job, self.study, self.monitor
         study.put_first(FINAL)
         trials = job.budget.trials + study.count(FINAL)
-        with started(job) as head, _ahead(job, self.context, study, trials) as ahead:
+        with (
+            started(job) as head,
+            _ahead(job, self.context, study, trials) as ahead,
+            _allowed(job, self.folder.name) as allowed,
+        ):
             searcher = StudySearcher(
                 study,
                 ahead,
                 trials=trials,
-                parallel=job.budget.parallel,
+                allowed=allowed,
                 limit_s=job.budget.trial_minutes * 60,
                 scratch=self.folder.scratch,
                 finished=self._account,
                 monitor=monitor,
                 judge=strategy.judge(job, self.context, study, self._guide),
                 adrift=head.died,
+                gone=machine_lost if on_cluster() else lambda why: False,  # noqa: ARG005 - on one's own there is no other
                 last_phase=lambda: _last_phase(job, study, monitor),
             )
             stopper = _Stopper(searcher, self.purse, monitor)
             then = f"go on with: paretrim resume {self.folder.name}"
             with _interruptible(stopper), head.watched(then), searcher.writing():
-                self._tune(searcher, stopper, head)
+                self._tune(searcher, stopper, head, allowed)
             died = "" if searcher.closing else head.dead()
             if died:
                 searcher.give_back()
             ended = self.purse.why_over() or self.purse.why_enough()
             return Outcome(stopper.interrupted, ended, searcher.fatal, searcher.unwritten), died
 
-    def _tune(self, searcher: StudySearcher, stopper: _Stopper, head: Head) -> None:
+    def _tune(self, searcher: StudySearcher, stopper: _Stopper, head: Head, allowed: Callable[[], int]) -> None:
         try:
-            _tune(self.job, self.context, searcher, stopper, self.folder, self.actor)
+            _tune(self.job, self.context, searcher, stopper, self.folder, self.actor, allowed)
         except Exception:
             # Whatever Tune says of a Ray that has died, its trials are made again.
             if not head.died():
@@ -197,30 +207,46 @@ def _ahead(job: Job, context: TrialContext, study: Study, trials: int) -> Ahead:
     return Ahead(study, context.space, job.budget.parallel, trials, lane.working)
 
 
+@contextlib.contextmanager
+def _allowed(job: Job, name: str) -> Iterator[Callable[[], int]]:
+    """Yield what tells how many trials may be under way: all on a Ray of one's own, a share on that of a cluster."""
+    budget = job.budget
+    if not on_cluster():
+        yield lambda: budget.parallel
+        return
+    allowance = Allowance(name, job.priority, budget.parallel, share_of(budget))
+    try:
+        yield allowance
+    finally:
+        allowance.end()
+
+
 def _tune(
     job: Job,
     context: TrialContext,
     searcher: StudySearcher,
     stopper: _Stopper,
     folder: JobFolder,
-    actor: type[TrialActor],
+    actor: type[tune.Trainable],
+    allowed: Callable[[], int],
 ) -> None:
-    size = job.budget.trial_workers
+    budget = job.budget
+    share = share_of(budget)
     trainable = tune.with_parameters(
         actor,
-        context=context,
+        sealed=sealed(context),
         scratch=folder.scratch,
         limit_s=job.budget.trial_minutes * 60,
-        workers=job.budget.parallel,
-        crew=min(job.budget.parallel, job.budget.trials),
+        berth=Berth(share, budget.parallel, not on_cluster(), folder.code if folder.code.exists() else None),
+        crew=max(1, min(allowed(), searcher.left(), room(share))),
         staff=staff_of(job, context),
     )
     tuner = tune.Tuner(
         # Those of its training workers too: a trial that has begun never waits for them.
-        tune.with_resources(trainable, {"cpu": size}),
+        tune.with_resources(trainable, {"cpu": share.cpus, **({"gpu": share.gpus} if share.gpus else {})}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=HalvingScheduler(searcher.judge, job.budget.parallel),
+            scheduler=HalvingScheduler(searcher.judge, allowed, searcher.failed),
             num_samples=-1,
             reuse_actors=True,
         ),
@@ -233,6 +259,12 @@ def _tune(
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
+    # Trials that wait for their processes were asked for before others could tell anything; but of many workers, one after
+    # the other would take long to start.
+    if on_cluster():
+        # While others have all of the cluster, Tune would wait ten minutes for a trial, and look at nothing else meanwhile.
+        TuneController._update_trial_queue.__defaults__ = (False, _WAIT_S)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(_MOST_WAITING, max(1, budget.parallel // 4)))
     try:
         tuner.fit()
     except tune.TuneError as error:

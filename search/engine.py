@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
 
-from paretrim.errors import ResumeError, TrialError, UsageError
+from paretrim.errors import ResumeError, TrialError
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.served import served
 from paretrim.search import finals, prepare, reach, searched
@@ -21,9 +21,11 @@ from paretrim.search.context import TrialContext
 from paretrim.search.costs import with_costs
 from paretrim.search.driver import drive
 from paretrim.search.job import Job
+from paretrim.search.knowledge import with_knowledge
 from paretrim.search.longer import FINAL
 from paretrim.search.monitor import Monitor, Outline
-from paretrim.search.profile import glance
+from paretrim.search.ownership import with_own_code
+from paretrim.search.places import Places, chosen
 from paretrim.search.profiles import Profiles
 from paretrim.search.result import Result, artifact_of, objectives_of, open_result
 from paretrim.search.room import unwritable, writable
@@ -31,11 +33,9 @@ from paretrim.search.space import Space
 from paretrim.search.staff import check_room
 from paretrim.search.station import StationPlan
 from paretrim.search.store import JobFolder, Store
-from paretrim.search.study import BEFORE, SCHEMA, Study
+from paretrim.search.study import BEFORE, FINISHED, INTERRUPTED, SCHEMA, STATE, UNDER_WAY, Study
 from paretrim.tracking.apart import ApartTracker, apart
 from paretrim.tracking.front import feasible
-from paretrim.tracking.records import BASELINE, TrialRecord
-from paretrim.tracking.sensitivity import Profile
 from paretrim.tracking.tracker import Summary, Tracker
 from paretrim.tracking.view import View
 
@@ -56,8 +56,15 @@ class Search:
     folder: JobFolder
 
 
-def start(job: Job, store: Store, monitor: Monitor) -> Result:
+def start(job: Job, store: Store, monitor: Monitor, name: str | None = None) -> Result:
     """Run a new search.
+
+    Args:
+        job: What to search.
+        store: Where it shall lie.
+        monitor: Shown what goes on.
+        name: What the search is called, where that was decided before; its code is kept with it then. By default the
+            job's name with a number.
 
     Raises:
         UsageError: The job's model, data or constraints do not do, or its space cannot meet these.
@@ -65,30 +72,39 @@ def start(job: Job, store: Store, monitor: Monitor) -> Result:
         StoreError: The store cannot be written.
     """
     with writable(store.root, "start the search again"):
-        return _start(job, store, monitor)
+        return _start(job, store, monitor, name)
 
 
-def _start(job: Job, store: Store, monitor: Monitor) -> Result:
+def _start(job: Job, store: Store, monitor: Monitor, name: str | None) -> Result:
+    where = chosen(store.root, job.storage.study, job.storage.tracking)
     check_room(job)
     monitor.say("loading the model and the data")
     subject = prepare.load(job)
-    folder = store.create(job.name)
-    try:
-        with folder.driven(), _tracker(job, subject.space, store, folder) as tracker:
-            monitor.say(f"{folder.name}: lowering the baseline")
-            context = with_costs(prepare.prepare(job, subject, folder, {}, monitor.say))
-            tracker.ready()
-            study = _new_study(job, subject, store, folder)
-            study.note("channel_ms", context.channel_ms)
-            study.note("references", {each.name: each.reference_ms for each in context.stations})
-            study.note(BEFORE, context.teaching_seconds)
-            context = _with_knowledge(job, subject, context, study, store, monitor)
-            reach.check(job, context, monitor.say)
-            store.mark_started(folder)
-            return _run(Search(job, subject, context, study, tracker, store, folder), monitor)
-    finally:
-        if not (folder.path / "started").exists():
-            shutil.rmtree(folder.path, ignore_errors=True)
+    folder = store.create(job.name) if name is None else store.named(name)
+    with folder.driven():
+        try:
+            own = job if name is None else with_own_code(job, folder)
+            return _begin(own, subject, store, folder, where, monitor)
+        finally:
+            if not folder.started.exists():
+                shutil.rmtree(folder.path, ignore_errors=True)
+
+
+def _begin(
+    job: Job, subject: prepare.Subject, store: Store, folder: JobFolder, where: Places, monitor: Monitor
+) -> Result:
+    with _tracker(job, subject.space, folder, where) as tracker:
+        monitor.say(f"{folder.name}: lowering the baseline")
+        context = with_costs(prepare.prepare(job, subject, folder, {}, monitor.say))
+        tracker.ready()
+        study = _new_study(job, subject, folder, where)
+        study.note("channel_ms", context.channel_ms)
+        study.note("references", {each.name: each.reference_ms for each in context.stations})
+        study.note(BEFORE, context.teaching_seconds)
+        context = with_knowledge(job, subject, context, study, store, monitor)
+        reach.check(job, context, monitor.say)
+        store.mark_started(folder, where)
+        return _run(Search(job, subject, context, study, tracker, store, folder), monitor)
 
 
 def go_on(name: str | None, store: Store, monitor: Monitor, budget: Mapping[str, object] | None = None) -> Result:
@@ -119,62 +135,18 @@ def _go_on(name: str | None, store: Store, monitor: Monitor, budget: Mapping[str
         study = result.reopen()
         check_unchanged(study.noted("fingerprints", {}), subject.fingerprints, result.name)
         references = study.noted("references", {})
-        with _tracker(job, subject.space, store, result.folder) as tracker:
+        with _tracker(job, subject.space, result.folder, result.folder.places) as tracker:
             context = prepare.prepare(job, subject, result.folder, references, monitor.say)
             context = replace(context, channel_ms=study.noted("channel_ms", {}))
             tracker.ready()
             study.note("job", job.model_dump(mode="json"))
-            context = _with_knowledge(job, subject, context, study, store, monitor)
+            context = with_knowledge(job, subject, context, study, store, monitor)
             return _run(Search(job, subject, context, study, tracker, store, result.folder), monitor)
 
 
-def _with_knowledge(
-    job: Job, subject: prepare.Subject, context: TrialContext, study: Study, store: Store, monitor: Monitor
-) -> TrialContext:
-    """Return a context with what is known before any trial: the model's sensitivity, and an earlier search."""
-    earlier = () if job.earlier is None else tuple(_usable(open_result(job.earlier, store), subject, job))
-    if not job.search.warm_start:
-        return replace(context, earlier=earlier)
-    text = study.noted("sensitivity")
-    if text is None:
-        monitor.say("looking at what each knob does alone")
-        since = time.monotonic()
-        text = (_sensitivity(job, subject, store) or glance(context)).to_json()
-        study.note("sensitivity", text)
-        study.note(BEFORE, float(study.noted(BEFORE, 0.0)) + time.monotonic() - since)
-    return replace(context, sensitivity=Profile.from_json(text), earlier=earlier)
-
-
-def _usable(result: Result, subject: prepare.Subject, job: Job) -> list[TrialRecord]:
-    """Return the trials of an earlier search whose recipes this one's space allows.
-
-    Raises:
-        UsageError: That search was of another model or data, or had another metric or target.
-    """
-    before = result.study.noted("fingerprints", {})
-    other = [part for part in ("model", "data") if before.get(part) != subject.fingerprints[part]]
-    other += ["metric"] if result.job.metric_name != job.metric_name else []
-    other += ["target"] if result.job.target.settings != job.target.settings else []
-    if other:
-        raise UsageError(
-            f"from: {result.name} is of another {' and another '.join(other)}, so nothing can be learned from it; name a "
-            "search of the same model, data, metric and target, or leave `from` out"
-        )
-    knobs = {d.name: d for d in subject.space.dimensions}
-
-    def fits(record: TrialRecord) -> bool:
-        # Without that search's own baseline nothing is known of bounds relative to it.
-        return record.kind == BASELINE or all(
-            name in knobs and (knobs[name].allows(value) or value == knobs[name].neutral)
-            for name, value in record.recipe.items()
-        )
-
-    return [record for record in result.records if record.state != "failed" and fits(record)]
-
-
-def _new_study(job: Job, subject: prepare.Subject, store: Store, folder: JobFolder) -> Study:
+def _new_study(job: Job, subject: prepare.Subject, folder: JobFolder, where: Places) -> Study:
     objectives = objectives_of(job, subject.metric.maximize)
-    study = Study(store.study_url, folder.name, objectives, job.bounds, job.seed, create=True)
+    study = Study(where.study_url, folder.name, objectives, job.bounds, job.seed, create=True)
     study.note("schema", SCHEMA)
     study.note("job", job.model_dump(mode="json"))
     study.note("fingerprints", subject.fingerprints)
@@ -222,6 +194,7 @@ def _run_to_its_end(search: Search, monitor: Monitor) -> Result:
     monitor.begin(outline, study.records())
     if study.noted("tested_after") is not None and len(study.records()) < job.budget.trials:
         monitor.say("this search goes on after its test data was seen once; that is noted in its summary")
+    study.note(STATE, UNDER_WAY)
     study.note(searched.NOTE, searched.to_plain(search.context.space.searched))
     outcome = drive(job, search.context, study, backlog, search.folder, monitor)
     shutil.rmtree(search.folder.scratch, ignore_errors=True)
@@ -238,6 +211,7 @@ def _run_to_its_end(search: Search, monitor: Monitor) -> Result:
             _finish(search, result.on(name), monitor)
     backlog.flush()
     _summarize(search, result, monitor)
+    study.note(STATE, INTERRUPTED if outcome.interrupted else FINISHED)
     return result
 
 
@@ -274,10 +248,6 @@ def _score_test(subject: prepare.Subject, plan: StationPlan, result: Result) -> 
         study.note("tested_after", len(study.records()))
 
 
-def _sensitivity(job: Job, subject: prepare.Subject, store: Store) -> Profile | None:
-    return Profiles(store).kept(job, subject)
-
-
 def _summarize(search: Search, result: Result, monitor: Monitor) -> None:
     report = result.report
     if report is None:
@@ -295,7 +265,7 @@ def _summarize(search: Search, result: Result, monitor: Monitor) -> None:
         meets,
         result.figures(),
         notes,
-        _sensitivity(search.job, search.subject, search.store),
+        Profiles(search.store).kept(search.job, search.subject),
         result.progress,
         result.importance,
     )
@@ -305,12 +275,10 @@ def _summarize(search: Search, result: Result, monitor: Monitor) -> None:
         monitor.say(f"{error}; `paretrim resume {result.name}` logs it again")
 
 
-def _tracker(job: Job, space: Space, store: Store, folder: JobFolder) -> AbstractContextManager[ApartTracker]:
+def _tracker(job: Job, space: Space, folder: JobFolder, where: Places) -> AbstractContextManager[ApartTracker]:
     costs = [name for name in job.objectives if name != job.metric_name]
     view = View(job.metric_name, costs, [dimension.name for dimension in space.searched])
-    if job.tracking_uri is not None:
-        return apart(job.tracking_uri, folder.name, None, view)
-    return apart(store.tracking_uri, folder.name, store.tracking_artifacts, view)
+    return apart(where.tracking_uri, folder.name, where.tracking_artifacts, view)
 
 
 def check_unchanged(before: Mapping[str, str], now: Mapping[str, str], name: str) -> None:

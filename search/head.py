@@ -1,4 +1,4 @@
-"""Ray on this machine: started for the time of a run, and watched."""
+"""Ray: started on this machine for the time of a run, and watched; or that of a cluster, where there is one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,25 @@ from typing import Any
 
 import ray
 
-from paretrim.errors import TrialError
+from paretrim.errors import ClusterError, TrialError
+from paretrim.search.fleet import share_of
 from paretrim.search.job import Job
 
+ADDRESS = "RAY_ADDRESS"
+"""The environment variable of Ray's that names a cluster; in a job that Ray runs, it is set."""
 # Tune notices by itself, and comes back, unless it waits for an answer of the one that died.
 _LOOK_S, _PATIENCE_S = 1.0, 40.0
+
+
+def on_cluster() -> bool:
+    """Tell whether trials run on a cluster that this process has not started."""
+    # One of http is Ray's job server, which takes jobs and no workers.
+    return bool(_address())
+
+
+def _address() -> str:
+    address = os.environ.get(ADDRESS, "")
+    return "" if address.startswith(("http://", "https://")) else address
 
 
 class Head:
@@ -67,19 +81,38 @@ class Head:
 
 @contextlib.contextmanager
 def started(job: Job) -> Iterator[Head]:
-    """Start Ray on this machine for the time of a run, unless the caller has started it."""
+    """Start Ray on this machine for the time of a run, unless the caller has, or the environment names a cluster."""
     if ray.is_initialized():
         yield Head()
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
     # How trials fail is in their records; Tune would print a traceback of its own for each.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with _import_path_of_workers(job):
-        _start_ray(job)
+    if on_cluster():
+        _join(_address(), job)
+    else:
+        with _import_path_of_workers(job):
+            _start_ray(job)
     try:
-        yield Head(ray._private.worker._global_node)
+        yield Head(None if on_cluster() else ray._private.worker._global_node)
     finally:
         ray.shutdown()
+
+
+def _join(address: str, job: Job) -> None:
+    """Connect to a cluster, whose workers of this search find the user's modules."""
+    path = os.pathsep.join(_import_path(job))
+    try:
+        ray.init(
+            address=address,
+            runtime_env={"env_vars": {"PYTHONPATH": path}},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+        )
+    except Exception as error:
+        ray.shutdown()
+        raise ClusterError(f"the Ray cluster at {address}, which {ADDRESS} names, cannot be joined: {error}") from error
 
 
 def _start_ray(job: Job) -> None:
@@ -88,8 +121,9 @@ def _start_ray(job: Job) -> None:
         try:
             ray.init(
                 address="local",
-                num_cpus=job.budget.parallel * job.budget.trial_workers,
-                num_gpus=0,
+                # What trials reserve is there once for each; how they share the real cores is theirs to see to.
+                num_cpus=int(job.budget.parallel * share_of(job.budget).cpus),
+                num_gpus=None if job.budget.trial_gpus else 0,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -109,7 +143,7 @@ def _start_ray(job: Job) -> None:
 def _import_path_of_workers(job: Job) -> Iterator[None]:
     """Let workers find the user's modules before anything is unpickled in them."""
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(job.folder), *([before] if before else [])])
+    os.environ["PYTHONPATH"] = os.pathsep.join(_import_path(job))
     try:
         yield
     finally:
@@ -117,3 +151,8 @@ def _import_path_of_workers(job: Job) -> Iterator[None]:
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = before
+
+
+def _import_path(job: Job) -> list[str]:
+    before = os.environ.get("PYTHONPATH")
+    return [str(job.folder), *([before] if before else [])]

@@ -20,7 +20,7 @@ from paretrim.evaluators import evaluator
 from paretrim.search import metric, samplers
 from paretrim.search.metric import AnyMetric, NamedMetric
 from paretrim.search.mistakes import problems
-from paretrim.search.sections import Budget, Section, Strategy, TargetOptions, checked
+from paretrim.search.sections import Budget, Section, Storage, Strategy, TargetOptions, checked
 from paretrim.spaces import technique
 from paretrim.spaces.anatomy import Granularity
 from paretrim.spaces.importpath import ImportPath
@@ -87,12 +87,13 @@ class Job(Section):
         target: Where the model will run; what the search is for.
         also: Further targets on which every trial is measured; each has its own front.
         budget: How much to spend.
+        priority: On a cluster, searches of a higher one are served first; those of the same one share it evenly.
         sampler: What decides which recipe is next: ``auto``, or a name that docs/search.md lists.
         search: How the search spares itself work.
         earlier: Name of an earlier search of the same model in the store, whose trials are learned from; ``from`` in a job
             file.
         seed: Of everything random.
-        tracking_uri: MLflow tracking URI; by default a SQLite file in the store.
+        storage: Where results lie; by default files in the store.
         export_tolerance: How much the artifact's metric may be worse than the torch model's before a trial fails.
         folder: Where the model's and data's modules lie; by default the job file's folder.
     """
@@ -109,11 +110,12 @@ class Job(Section):
     target: TargetOptions = TargetOptions()
     also: tuple[TargetOptions, ...] = ()
     budget: Budget = Field(default_factory=Budget)
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     sampler: str = AUTO
     search: Strategy = Strategy()
     earlier: Annotated[str | None, Field(alias="from")] = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    tracking_uri: str | None = None
+    storage: Storage = Storage()
     export_tolerance: Annotated[float, Field(ge=0)] = 0.02
     folder: Path = Field(default_factory=Path.cwd)
 
@@ -192,6 +194,11 @@ class Job(Section):
         return also
 
     @property
+    def storage_folder(self) -> Path | None:
+        """The store that the job names, or None."""
+        return None if self.storage.folder is None else self.folder / self.storage.folder
+
+    @property
     def bounds(self) -> tuple[Constraint, ...]:
         """The constraints, parsed."""
         return tuple(constraints.parse(text) for text in self.constraints)
@@ -211,7 +218,7 @@ class Job(Section):
 
     def identity(self) -> str:
         """Return what must not change when a search is resumed, as JSON: all but the budget and where things lie."""
-        return self.model_dump_json(exclude={"budget", "sampler", "folder", "tracking_uri", "name"})
+        return self.model_dump_json(exclude={"budget", "priority", "sampler", "folder", "storage", "name"})
 
 
 def impossible(

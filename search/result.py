@@ -241,7 +241,7 @@ class Result:
 
     def reopen(self) -> Study:
         """Return the study for a run that goes on with it."""
-        return Study(self.store.study_url, self.name, self.objectives, self.job.bounds, self.job.seed)
+        return Study(self.folder.places.study_url, self.name, self.objectives, self.job.bounds, self.job.seed)
 
     def figures(self) -> dict[str, float]:
         """Return numbers of the search as a whole."""
@@ -282,7 +282,7 @@ def open_result(name: str | None, store: Store) -> Result:
         UsageError: It was written by a version with another schema.
     """
     folder = store.open(name)
-    notes = notes_of(store.study_url, folder.name)
+    notes = notes_of(folder.places.study_url, folder.name)
     if notes.get("schema") != SCHEMA:
         raise UsageError(
             f"{folder.name} has schema {notes.get('schema')}; this version of paretrim reads schema {SCHEMA}"
@@ -293,7 +293,7 @@ def open_result(name: str | None, store: Store) -> Result:
         document["folder"] = str(Path.cwd())
     job = Job(**document)
     objectives = objectives_of(job, bool(notes.get("maximize", True)))
-    study = Study(store.study_url, folder.name, objectives, job.bounds, job.seed)
+    study = Study(folder.places.study_url, folder.name, objectives, job.bounds, job.seed)
     return Result(folder.name, job, store, folder, study)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from paretrim.evaluators import child
+from paretrim.search import losses
 from paretrim.search.actor import NEWS, RECORD, hang_file
 from paretrim.search.ahead import Ahead
 from paretrim.search.candidate import Candidate
@@ -24,6 +25,8 @@ from paretrim.tracking.records import BASELINE, TrialRecord
 
 _TOP_FRAMES = 12
 _MOST_DEATHS = 3
+# Machines come and go, and that is no fault of a trial; but one that takes each machine down with it must not go on.
+_MOST_LOSSES = 10
 # How long Tune's loop, in which other trials' epochs are seen, waits for the sampler.
 _PATIENCE_S = 0.5
 
@@ -35,13 +38,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         study: The study.
         ahead: Gives the trials of the study.
         trials: Trials that may end in all, those of earlier runs included.
-        parallel: Trials at the same time.
+        allowed: Tells how many trials may be under way, now.
         limit_s: Time limit of a trial, for the message of one that exceeded it.
         scratch: Where processes leave notes.
         finished: Called with the record of each trial that ended.
         monitor: Shown what goes on.
         judge: Tells which trials shall stop early.
         adrift: Tells whether Ray itself died, and the trials under way with it.
+        gone: Tells from what Ray says whether a trial's process went with its machine.
         last_phase: Queues those trials of the last phase that the study lacks; called when all others have ended.
 
     Attributes:
@@ -57,28 +61,32 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         ahead: Ahead,
         *,
         trials: int,
-        parallel: int,
+        allowed: Callable[[], int],
         limit_s: float,
         scratch: Path,
         finished: Callable[[TrialRecord], None],
         monitor: Monitor,
         judge: Judge,
         adrift: Callable[[], bool] = lambda: False,
+        gone: Callable[[str], bool] = lambda why: False,  # noqa: ARG005 - the protocol
         last_phase: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(metric=None, mode=None)
         self._study = study
         self._ahead = ahead
         self._trials = trials
-        self._parallel = parallel
+        self._allowed = allowed
         self._limit_s = limit_s
         self._scratch = scratch
         self._finished = finished
         self._monitor = monitor
         self._judge, self._last_phase, self._adrift = judge, last_phase, adrift
+        self._gone = gone
         self._planned = self._enough = False
         self._under_way: dict[str, Candidate] = {}
         self._died: Counter[int] = Counter()
+        self._lost: Counter[int] = Counter()
+        self._why: dict[str, str] = {}
         self.stopping = False
         self.closing = False
         self.fatal = ""
@@ -98,7 +106,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
                     return None
                 if self.stopping or self.closing or not self._plan_last_phase():
                     return str(Searcher.FINISHED)
-            if len(self._under_way) >= self._parallel:
+            if len(self._under_way) >= self._allowed():
                 return None
             # Without a trial to go on with Tune ends the worker's process, and sleeps when no other is at work.
             asked = self._ahead.next(_PATIENCE_S if self._under_way else None)
@@ -112,9 +120,12 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._monitor.started(asked.number)
         return {"number": asked.number, "kind": asked.kind, "recipe": asked.recipe.to_json()}
 
+    def left(self) -> int:
+        """Return how many trials are to be started still."""
+        return self._trials - self._study.ended - len(self._under_way)
+
     def _used_up(self) -> bool:
-        started = self._study.ended + len(self._under_way)
-        return self.stopping or self.closing or self._enough or started >= self._trials
+        return self.stopping or self.closing or self._enough or self.left() <= 0
 
     def _plan_last_phase(self) -> bool:
         """Queue the finalists' trials, once; tell whether there are any left to make."""
@@ -150,6 +161,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Write how a trial ended."""
         candidate = self._under_way.pop(trial_id)
+        why = self._why.pop(trial_id, "")
         self.look_round()
         with self.writing():
             if result is not None and RECORD in result:
@@ -160,7 +172,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             elif candidate.verdict and not error:
                 self._end(candidate.ended("stopped", candidate.verdict))
             else:
-                self._bury(candidate)
+                self._bury(candidate, why)
 
     def look_round(self) -> None:
         """Stop when Ray died."""
@@ -171,11 +183,27 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         while self._under_way:
             self._study.release(self._under_way.popitem()[1].asked.number)
 
-    def _bury(self, candidate: Candidate) -> None:
+    def failed(self, trial_id: str, why: str) -> None:
+        """Take note of why a trial's process is gone; that it is Tune tells next.
+
+        Args:
+            trial_id: Tune's name of the trial.
+            why: What Ray says.
+        """
+        self._why[trial_id] = why
+
+    def _bury(self, candidate: Candidate, why: str) -> None:
         """Write how a trial ended that could not tell."""
-        late = self._where_it_hung(candidate.asked.number)
-        cause = late or "its process died: killed by the system, out of memory, or a crash in native code"
-        self._settle(candidate.ended("failed", cause), killed=not late)
+        number = candidate.asked.number
+        if self._gone(why) and self._lost[number] < _MOST_LOSSES:
+            self._lost[number] += 1
+            self._judge.ended(candidate.ended("failed", why))
+            self._study.release(number)
+            self._monitor.say(f"trial {number} is made again, since the machine that it ran on was lost")
+            return
+        late = self._where_it_hung(number)
+        cause = late or losses.cause(why)
+        self._settle(candidate.ended("failed", cause), killed=not late and not losses.never_began(why))
 
     def _settle(self, record: TrialRecord, *, killed: bool = False) -> None:
         """Write how a trial ended; but a disk that is full is no fault of a trial, and what was killed is made again."""

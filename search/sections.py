@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from paretrim.errors import UsageError
 from paretrim.evaluators import target
 from paretrim.evaluators.target import Activations, Optimization, TargetSettings
+from paretrim.search.places import known_database, without_password
 
 
 class Section(BaseModel):
@@ -108,6 +109,30 @@ class Strategy(Section):
         return value
 
 
+class Storage(Section):
+    """Where a search keeps what it makes; what is not given comes from the environment (docs/cluster.md).
+
+    Attributes:
+        folder: Folder of results, artifacts, checkpoints and cache; on a cluster one that all machines share.
+        study: URL of the studies' database, ``postgresql://HOST/DATABASE`` on a cluster, without a password.
+        tracking: MLflow tracking URI.
+    """
+
+    folder: str | None = None
+    study: str | None = None
+    tracking: str | None = None
+
+    @field_validator("study", "tracking")
+    @classmethod
+    def _open(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else str(checked(lambda: without_password(value, f"storage.{info.field_name}")))
+
+    @field_validator("study")
+    @classmethod
+    def _database(cls, value: str | None) -> str | None:
+        return None if value is None else str(checked(lambda: known_database(value)))
+
+
 def _parallel(given: Mapping[str, Any]) -> int:
     return min(8, max(1, (os.cpu_count() or 1) // int(given.get("trial_workers", 1))))
 
@@ -122,6 +147,8 @@ class Budget(Section):
         patience: Trials in a row that do not raise the hypervolume by a thousandth, after which the search ends; None
             to go on.
         trial_workers: Processes on one machine that train each trial together, each with its share of every batch.
+        trial_cpus: Cores that each of these processes reserves on a cluster; on one machine alone trials share all cores.
+        trial_gpus: GPUs that each of them reserves, such as 0.25 where four share one.
         parallel: Trials at the same time; by default one for each core, or for `trial_workers` cores, at most 8.
         trial_minutes: A trial that takes longer is stopped and counted as failed.
     """
@@ -131,6 +158,8 @@ class Budget(Section):
     training_seconds: Annotated[float, Field(gt=0)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
     trial_workers: Annotated[int, Field(ge=1, le=256)] = 1
+    trial_cpus: Annotated[int, Field(ge=1, le=1024)] = 1
+    trial_gpus: Annotated[float, Field(ge=0, le=16)] = 0.0
     parallel: Annotated[int, Field(ge=1, le=4096)] = Field(default_factory=_parallel)
     trial_minutes: Annotated[float, Field(gt=0)] = 30.0
 

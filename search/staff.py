@@ -11,6 +11,7 @@ import ray
 from paretrim.errors import UsageError
 from paretrim.evaluators import cores
 from paretrim.search.context import TrialContext
+from paretrim.search.head import on_cluster
 from paretrim.search.job import Job
 from paretrim.search.parcel import Material
 
@@ -40,13 +41,13 @@ def staff_of(job: Job, context: TrialContext) -> Staff | None:
 
 
 def check_room(job: Job) -> None:
-    """Check that all workers of all trials find a core; without, trials would wait for ever.
+    """Check that all workers of all trials find a core; without, trials would wait for ever. To a cluster, some may come.
 
     Raises:
         UsageError: They do not.
     """
     size, parallel = job.budget.trial_workers, job.budget.parallel
-    if size == 1:
+    if size == 1 or on_cluster():
         return
     places = _processors()
     room = sum(each // size for each in places)

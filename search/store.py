@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from paretrim.errors import UnknownJobError, UsageError, nearest
+from paretrim.search.places import Places, own_places
 
 ENVIRONMENT = "PARETRIM_STORE"
 DEFAULT = "paretrim-runs"
+_PATIENCE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,27 @@ class JobFolder:
         """A file that asks whoever drives the search to end it."""
         return self.path / "stop"
 
+    @property
+    def code(self) -> Path:
+        """Folder of the user's code, where the search came from another machine."""
+        return self.path / "code"
+
+    @property
+    def started(self) -> Path:
+        """A file that is there when the search's study is; it holds where the search's databases are."""
+        return self.path / "started"
+
+    @property
+    def places(self) -> Places:
+        """Where the search's databases are."""
+        written = self.started.read_text(encoding="utf-8")
+        # Of the store's own nothing is written, so that it can be moved.
+        others = json.loads(written) if written else {}
+        return Places.from_plain({**own_places(self.path.parent.parent).to_plain(), **others})
+
     def running(self) -> bool:
         """Tell whether a process drives the search."""
-        with (self.path / "driver.lock").open("a") as lock:
+        with self._lock.open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -61,16 +85,37 @@ class JobFolder:
         """Hold the search: one process drives it at a time.
 
         Raises:
-            UsageError: Another process drives it.
+            UsageError: Another process drives it; says which.
         """
-        with (self.path / "driver.lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with self._lock.open("a+", encoding="utf-8") as lock:
+            if not _held(lock, _PATIENCE_S):
+                lock.seek(0)
+                who = lock.read().strip() or "another process"
                 raise UsageError(
-                    f"{self.name} is running in another process; wait for it, or stop it with Ctrl-C there"
-                ) from None
+                    f"{self.name} is driven by {who} already; wait for it, or end it with: paretrim stop {self.name}"
+                )
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
             yield
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / "driver.lock"
+
+
+def _held(lock: IO[str], patience_s: float) -> bool:
+    """Lock a file; whoever only looks whether it is locked holds it for a moment."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
 
 
 class Store:
@@ -84,19 +129,9 @@ class Store:
         self.root = (root or Path(os.environ.get(ENVIRONMENT) or DEFAULT)).resolve()
 
     @property
-    def study_url(self) -> str:
-        """Database of the studies."""
-        return f"sqlite:///{self.root / 'study.db'}"
-
-    @property
-    def tracking_uri(self) -> str:
-        """Default tracking database."""
-        return f"sqlite:///{self.root / 'mlflow.db'}"
-
-    @property
-    def tracking_artifacts(self) -> Path:
-        """Folder of the default tracking database's files."""
-        return self.root / "mlartifacts"
+    def own(self) -> Places:
+        """The store's own databases, for searches that name no others."""
+        return own_places(self.root)
 
     def create(self, name: str) -> JobFolder:
         """Make the folder of a new search, numbered after the earlier ones of that name.
@@ -104,8 +139,8 @@ class Store:
         Raises:
             UsageError: The store cannot be written.
         """
-        jobs = self.root / "jobs"
-        try:
+        with self._writable():
+            jobs = self.root / "jobs"
             jobs.mkdir(parents=True, exist_ok=True)
             number = 1
             while True:
@@ -115,12 +150,27 @@ class Store:
                 except FileExistsError:
                     number += 1
                 else:
-                    break
+                    return JobFolder(path.name, path)
+
+    def named(self, name: str) -> JobFolder:
+        """Make the folder of a search whose name is decided, or take up the one that an attempt has left.
+
+        Raises:
+            UsageError: The store cannot be written.
+        """
+        path = self.root / "jobs" / name
+        with self._writable():
+            path.mkdir(parents=True, exist_ok=True)
+        return JobFolder(name, path)
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise UsageError(
                 f"cannot write the store {self.root}: {error.strerror}; name another folder with --store or {ENVIRONMENT}"
             ) from error
-        return JobFolder(path.name, path)
 
     def open(self, name: str | None) -> JobFolder:
         """Return the folder of a search; without a name, of the one that was started last.
@@ -141,11 +191,23 @@ class Store:
             )
         return JobFolder(name, self.root / "jobs" / name)
 
+    def has(self, name: str) -> bool:
+        """Tell whether a search was started."""
+        return self.job(name).started.exists()
+
+    def job(self, name: str) -> JobFolder:
+        """Return the folder that a search of a name has, or would have."""
+        return JobFolder(name, self.root / "jobs" / name)
+
     def names(self) -> list[str]:
         """Return the names of the searches in the order in which they were started."""
         folders = [path for path in (self.root / "jobs").glob("*") if (path / "started").exists()]
         return [path.name for path in sorted(folders, key=lambda path: (path / "started").stat().st_mtime_ns)]
 
-    def mark_started(self, folder: JobFolder) -> None:
-        """Note that a search's study exists from now on."""
-        (folder.path / "started").touch()
+    def mark_started(self, folder: JobFolder, where: Places | None = None) -> None:
+        """Note that a search's study exists from now on, and where; by default in the store's own database."""
+        partial = folder.path / "started.partial"
+        own = self.own.to_plain()
+        others = {name: value for name, value in (where or self.own).to_plain().items() if value != own[name]}
+        partial.write_text(json.dumps(others), encoding="utf-8")
+        partial.replace(folder.started)

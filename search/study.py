@@ -33,6 +33,9 @@ from paretrim.tracking.records import TrialRecord
 SCHEMA = 2
 BEFORE = "training_seconds_before"
 """The name of a note: the seconds of training before any trial, for the teacher's outputs and the sensitivity."""
+STATE = "state"
+"""The name of a note: how the search's last turn ended, or that one is under way."""
+UNDER_WAY, FINISHED, INTERRUPTED = "running", "finished", "interrupted"
 # A recipe that was under way at this many deaths of the driver is taken to be their cause.
 _MOST_ATTEMPTS = 3
 _KIND, _RECIPE, _RECORD, _ATTEMPTS = "paretrim:kind", "paretrim:recipe", "paretrim:record", "paretrim:attempts"

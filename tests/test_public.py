@@ -161,7 +161,7 @@ def test_a_part_knows_nothing_of_the_search(part: str) -> None:
 def test_each_heavy_library_is_known_to_one_part(name: str) -> None:
     home = {"onnxruntime": "evaluators", "mlflow": "tracking"}.get(name, "search")
     users = {
-        f"{path.parent.name}/{path.name}" for path in package_sources() if name in top_levels(path)
+        path.relative_to(PACKAGE.parent).as_posix() for path in package_sources() if name in top_levels(path)
     } - {"tracking/bundle_script.py"}  # fmt: skip
     assert users
     assert {user.split("/")[0] for user in users} == {home}

@@ -35,7 +35,7 @@ from paretrim.tracking.settled import CROWDED, SEARCHED
 from paretrim.tracking.tracker import Summary, TrackingError
 from paretrim.tracking.view import KEY, TAG, View
 
-_TRIAL, _SUMMARY = "paretrim.trial", "paretrim.summary"
+_TRIAL, SUMMARY = "paretrim.trial", "paretrim.summary"
 _PAGE = 1000
 _MOST_TAG = 4000
 
@@ -144,11 +144,11 @@ class MlflowTracker:
             TrackingError: The server or database cannot be reached.
         """
         try:
-            for run in self._runs(f"tags.`{_SUMMARY}` = 'true'"):
+            for run in self._runs(f"tags.`{SUMMARY}` = 'true'"):
                 self._client.delete_run(run.info.run_id)
             self._mark(summary)
             run = self._client.create_run(
-                self._experiment, run_name="summary", tags={_SUMMARY: "true", **_prefixed(summary.notes)}
+                self._experiment, run_name="summary", tags={SUMMARY: "true", **_prefixed(summary.notes)}
             )
             metrics = [_metric(name, value) for name, value in summary.figures.items()]
             self._client.log_batch(run.info.run_id, metrics=metrics)

@@ -14,7 +14,7 @@ MANY = 50_000_000
 # What else a process takes meanwhile, and what the kernel has not yet counted.
 SLACK = 4_000_000
 
-pytestmark = pytest.mark.skipif(
+told = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="this system does not tell the memory of a process"
 )
 
@@ -24,6 +24,7 @@ def taken(count: int = MANY) -> np.ndarray:
     return np.ones(count, np.uint8)
 
 
+@told
 def test_memory_that_is_held_is_the_rise() -> None:
     rise = Rise()
     held = taken()
@@ -31,6 +32,7 @@ def test_memory_that_is_held_is_the_rise() -> None:
     assert len(held) == MANY
 
 
+@told
 def test_memory_that_was_given_back_counts() -> None:
     rise = Rise()
     for _ in range(3):
@@ -38,6 +40,7 @@ def test_memory_that_was_given_back_counts() -> None:
     assert MANY - SLACK < rise.peak_bytes() < MANY + SLACK
 
 
+@told
 def test_memory_that_was_held_before_does_not_count() -> None:
     held = taken()
     rise = Rise()
@@ -45,6 +48,7 @@ def test_memory_that_was_held_before_does_not_count() -> None:
     assert len(held) == MANY
 
 
+@told
 def test_a_higher_peak_before_is_forgotten() -> None:
     taken(2 * MANY)
     rise = Rise()
@@ -53,6 +57,7 @@ def test_a_higher_peak_before_is_forgotten() -> None:
     assert len(held) == MANY // 2
 
 
+@told
 def test_memory_that_is_asked_for_and_not_used_does_not_count() -> None:
     rise = Rise()
     unused = np.empty(MANY, np.uint8)
@@ -64,5 +69,6 @@ def test_a_system_that_does_not_tell_is_an_error(tmp_path: Path, monkeypatch: py
     status = tmp_path / "status"
     status.write_text("Name:\tpython\n")
     monkeypatch.setattr(memory_peak, "_STATUS", status)
+    monkeypatch.setattr(memory_peak, "_CLEAR", tmp_path / "clear_refs")
     with pytest.raises(OSError, match="does not tell the memory"):
         Rise()

@@ -21,6 +21,8 @@ from paretrim.spaces.anatomy import Anatomy, Layer
 from paretrim.spaces.dimension import Range
 from paretrim.tracking.records import TrialRecord
 
+from .servers import Postgres, running
+
 SUBJECTS = Path(__file__).resolve().parents[1] / "subjects"
 SIGNED = {"name": "signed", "runtime": "onnxruntime", "activations": "signed"}
 SPACE = Space(
@@ -39,8 +41,8 @@ def tiny_job(**changes: Any) -> Job:
         "space": {"recovery": {"epochs": 1}},
         "budget": {"trials": 6, "parallel": 2},
         "export_tolerance": 0.1,
-        # Where a test is not about it, no trial is stopped early, and none is made beyond the budget.
-        "search": {"preview": False, "finals": {"points": 0}},
+        # Where a test is not about it, no trial is stopped early or made beyond the budget, and nothing is looked at before.
+        "search": {"preview": False, "warm_start": False, "finals": {"points": 0}},
     }
     return Job(**{**given, **changes})
 
@@ -48,7 +50,7 @@ def tiny_job(**changes: Any) -> Job:
 def a_search(store: Store, records: Sequence[TrialRecord], job: Job) -> Result:
     """Return the result of a search that made these trials, in a real study."""
     folder = store.create(job.name)
-    study = Study(store.study_url, folder.name, objectives_of(job, maximize=True), job.bounds, job.seed, create=True)
+    study = Study(store.own.study, folder.name, objectives_of(job, maximize=True), job.bounds, job.seed, create=True)
     study.note("schema", SCHEMA)
     study.note("job", job.model_dump(mode="json"))
     study.note("maximize", True)
@@ -62,6 +64,13 @@ def a_search(store: Store, records: Sequence[TrialRecord], job: Job) -> Result:
 
 
 @pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def one_ray() -> Iterator[None]:
     """Ray, started once for all searches of this process; each that finds none would start and end its own."""
     with head.started(tiny_job()):
@@ -71,7 +80,8 @@ def one_ray() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def finished(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A search of six trials that ended."""
-    return search(tiny_job(), store=tmp_path_factory.mktemp("store"))
+    strategy = {"preview": False, "finals": {"points": 0}}
+    return search(tiny_job(search=strategy), store=tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +111,6 @@ def job_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.write_text(
         f"name: tiny\nmodel: tiny:model\ndata: tiny:data\nfolder: {SUBJECTS}\n"
         "space: {recovery: {epochs: 1}}\nbudget: {trials: 6, parallel: 2}\nexport_tolerance: 0.1\n"
-        "search: {preview: false, finals: {points: 0}}\n"
+        "search: {preview: false, warm_start: false, finals: {points: 0}}\n"
     )
     return path

@@ -220,7 +220,7 @@ def test_ui_serves_mlflow_on_loopback_until_it_is_interrupted(finished: Result, 
         assert _answer(f"http://127.0.0.1:{port}/health") == "OK"
         taken = typed("ui", "--port", str(port), store=finished.store.root)
         assert taken.returncode == 2
-        assert f"port {port} is taken" in taken.stderr
+        assert f"port {port} of 127.0.0.1 is taken" in taken.stderr
     finally:
         os.kill(server.pid, signal.SIGINT)
         output, _ = server.communicate(timeout=30)

@@ -21,7 +21,10 @@ PATIENCE_S = 180.0
 def job(job_file: Path, tmp_path: Path) -> Path:
     """A job whose candidates are previewed, and whose best point is trained longer in the end."""
     document = yaml.safe_load(job_file.read_text())
-    document |= {"budget": {"trials": TRIALS, "parallel": 2}, "search": {"finals": {"points": 1, "seeds": 1}}}
+    document |= {
+        "budget": {"trials": TRIALS, "parallel": 2},
+        "search": {"warm_start": False, "finals": {"points": 1, "seeds": 1}},
+    }
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(document))
     return path

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from paretrim.errors import UsageError
-from paretrim.search import engine, prepare
+from paretrim.search import knowledge, prepare
 from paretrim.search.job import Job
 from paretrim.search.longer import FINAL
 from paretrim.search.prepare import Subject
@@ -49,7 +49,7 @@ def earlier(subject: Subject, tmp_path: Path) -> Result:
 def learned(earlier: Result, **changes: object) -> list[int]:
     """Return the numbers of the trials that a job may learn from."""
     job = Job(**{**earlier.job.model_dump(), **changes})
-    return [record.number for record in engine._usable(earlier, prepare.load(job), job)]
+    return [record.number for record in knowledge._usable(earlier, prepare.load(job), job)]
 
 
 def test_trials_are_learned_from_whose_recipes_the_space_allows(earlier: Result) -> None:
@@ -86,9 +86,9 @@ def test_a_search_of_something_else_is_refused(earlier: Result, changes: dict[st
 def test_a_search_of_another_model_or_other_data_is_refused(part: str, earlier: Result, subject: Subject) -> None:
     changed = replace(subject, fingerprints={**subject.fingerprints, part: "another"})
     with pytest.raises(UsageError, match=f"is of another {part}, so"):
-        engine._usable(earlier, changed, earlier.job)
+        knowledge._usable(earlier, changed, earlier.job)
 
 
 def test_records_come_as_they_are(earlier: Result, subject: Subject) -> None:
-    found: list[TrialRecord] = engine._usable(earlier, subject, earlier.job)
+    found: list[TrialRecord] = knowledge._usable(earlier, subject, earlier.job)
     assert found == [record for record in earlier.records if record.number in (0, 2, 3, 4)]

@@ -304,7 +304,10 @@ JOBS = [
     {"metric": {"name": "fbeta_score", "beta": 2.0}, "objectives": ["fbeta_score"]},
     {"metric": {"function": "mine:psnr", "direction": "minimize"}},
     {"metric": "mine:psnr", "objectives": ["size_bytes", "psnr"], "constraints": ["psnr >= baseline - 1"]},
-    {"budget": {"trials": 7, "minutes": 1.5, "parallel": 3, "trial_minutes": 0.5}, "tracking_uri": "http://x:5000"},
+    {
+        "budget": {"trials": 7, "minutes": 1.5, "parallel": 3, "trial_minutes": 0.5},
+        "storage": {"tracking": "http://x:5000"},
+    },
     {"target": {"threads": 4, "batch_size": 8}, "seed": 5, "name": "other.name-1", "export_tolerance": 0.5},
     {"also": [{"runtime": "openvino", "name": "ov"}, {"activations": "signed", "name": "s"}], "cross_validation": 3},
 ]
@@ -337,7 +340,7 @@ def test_a_budget_that_is_no_budget_is_refused() -> None:
 
 
 def test_the_identity_ignores_the_budget_and_where_things_lie(tmp_path: Path) -> None:
-    moved = a_job(budget={"trials": 3}, folder=str(tmp_path), tracking_uri="http://x:1", name="other")
+    moved = a_job(budget={"trials": 3}, folder=str(tmp_path), storage={"tracking": "http://x:1"}, name="other")
     assert moved.identity() == a_job().identity()
 
 

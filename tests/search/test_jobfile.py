@@ -125,8 +125,8 @@ budget:
 def test_a_mistake_tells_what_was_given_what_is_allowed_and_what_may_be_meant(tmp_path: Path) -> None:
     text = f"{NEEDED}budget:\n  trails: 5\nspace:\n  pruning:\n    importance: l3\n"
     assert mistakes(tmp_path, text) == [
-        "line 4, budget.trails: unknown key; allowed: trials, minutes, training_seconds, patience, trial_workers, parallel, "
-        "trial_minutes; did you mean 'trials'?",
+        "line 4, budget.trails: unknown key; allowed: trials, minutes, training_seconds, patience, trial_workers, trial_cpus, "
+        "trial_gpus, parallel, trial_minutes; did you mean 'trials'?",
         "line 7, space.pruning.importance: input should be one of l1, l2, taylor, geometric_median, bn_scale, random; given 'l3'",
     ]
 
@@ -230,8 +230,10 @@ def test_a_key_left_out_of_the_example_has_the_value_shown_there() -> None:
 
 def test_the_example_shows_every_setting() -> None:
     shown = set(leaves(yaml.safe_load(EXAMPLE.read_text())))
-    budget = {f"budget.{name}" for name in ("minutes", "training_seconds", "patience", "trial_workers", "parallel")}
-    commented = {*budget, "tracking_uri", "cross_validation", "also", "target.name", "sampler", "earlier"}
+    named = ("minutes", "training_seconds", "patience", "trial_workers", "trial_cpus", "trial_gpus", "parallel")
+    budget = {f"budget.{name}" for name in named}
+    storage = {f"storage.{name}" for name in ("folder", "study", "tracking")}
+    commented = {*budget, *storage, "priority", "cross_validation", "also", "target.name", "sampler", "earlier"}
     assert set(leaves(load(EXAMPLE).model_dump())) - shown - commented == {"folder"}
 
 
@@ -240,10 +242,12 @@ def test_the_commented_settings_of_the_example_are_allowed_too(tmp_path: Path) -
     for name in ("minutes", "parallel", "  - latency_ms", "  - size_bytes"):
         assert f"\n#  {name.strip()}" in text
         text = text.replace(f"\n#  {name.strip()}", f"\n  {name.strip()}")
-    for name in ("tracking_uri", "cross_validation", "also"):
+    for name in ("storage", "  folder", "  study", "  tracking", "priority", "cross_validation", "also"):
+        assert f"\n# {name}" in text
         text = text.replace(f"\n# {name}", f"\n{name}")
     job = load(a_file(tmp_path, text))
-    assert (job.budget.minutes, job.budget.parallel, job.tracking_uri) == (30.0, 2, "http://127.0.0.1:5000")
+    assert (job.budget.minutes, job.budget.parallel, job.storage.tracking) == (30.0, 2, "http://127.0.0.1:5000")
+    assert job.storage.study == "postgresql+psycopg://db/studies"
     assert len(job.bounds) == 3
     assert job.cross_validation == 5
     assert list(job.targets) == ["onnxruntime", "four"]

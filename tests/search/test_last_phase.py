@@ -108,7 +108,7 @@ class Place:
 
     def _opened(self, *, create: bool = False) -> Study:
         objectives = objectives_of(tiny_job(), maximize=True)
-        return Study(self.store.study_url, self.folder.name, objectives, (), 0, create=create)
+        return Study(self.store.own.study, self.folder.name, objectives, (), 0, create=create)
 
     def drive(self, actor: type[TrialActor] = MadeUpActor, *, how: str = "", **budget: Any) -> Outcome:
         """Run until the budget is used, with the study read anew as a new process does."""

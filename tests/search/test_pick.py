@@ -377,13 +377,13 @@ def test_a_search_that_is_not_there_cannot_be_opened(tmp_path: Path) -> None:
 def test_opening_reads_a_record_without_touching_the_trial_of_a_running_search(tmp_path: Path) -> None:
     made = found(tmp_path, *RECORDS)
     made.study.ask(SPACE)
-    stored = optuna.load_study(study_name="digits-1", storage=made.store.study_url)
+    stored = optuna.load_study(study_name="digits-1", storage=made.store.own.study)
     trial = optuna.Trial(stored, stored.trials[8]._trial_id)
     trial.set_user_attr("paretrim:record", a_record(8, 0.7, 0.1).to_json())
     assert open_result(None, Store(tmp_path)).pick(trial=8).trial == 8
     assert stored.trials[8].state == TrialState.RUNNING
     open_result(None, Store(tmp_path)).reopen().use_sampler(10)
-    frozen = optuna.load_study(study_name="digits-1", storage=made.store.study_url).trials[8]
+    frozen = optuna.load_study(study_name="digits-1", storage=made.store.own.study).trials[8]
     assert (frozen.state, frozen.values) == (TrialState.COMPLETE, [0.7, 0.1, 1000.0, 10_000.0])
 
 

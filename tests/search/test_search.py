@@ -64,7 +64,7 @@ def test_only_the_front_and_the_baseline_are_scored_on_test_data(finished: Resul
 
 
 def test_tracking_holds_each_trial_once_as_a_flat_run(finished: Result) -> None:
-    client = MlflowClient(finished.store.tracking_uri)
+    client = MlflowClient(finished.store.own.tracking)
     experiment = client.get_experiment_by_name(finished.name)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
@@ -76,7 +76,7 @@ def test_tracking_holds_each_trial_once_as_a_flat_run(finished: Result) -> None:
 
 
 def test_tracking_holds_each_record_whole_with_its_environment(finished: Result, tmp_path: Path) -> None:
-    client = MlflowClient(finished.store.tracking_uri)
+    client = MlflowClient(finished.store.own.tracking)
     experiment = client.get_experiment_by_name(finished.name)
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id], "tags.`paretrim.trial` = '2'")
@@ -87,7 +87,7 @@ def test_tracking_holds_each_record_whole_with_its_environment(finished: Result,
 
 
 def test_tracking_shows_the_latency_of_the_end_after_that_of_the_search(finished: Result) -> None:
-    client = MlflowClient(finished.store.tracking_uri)
+    client = MlflowClient(finished.store.own.tracking)
     experiment = client.get_experiment_by_name(finished.name)
     assert experiment is not None
     now, then = finished.records, finished.study.records()
@@ -124,7 +124,7 @@ def test_resume_with_a_larger_budget_says_that_the_test_data_was_seen(finished: 
     larger = resume(finished.name, trials=7, store=store)
     assert [r.number for r in larger.records] == list(range(7))
     assert larger.study.records()[:6] == finished.study.records()
-    client = MlflowClient(larger.store.tracking_uri)
+    client = MlflowClient(larger.store.own.tracking)
     experiment = client.get_experiment_by_name(larger.name)
     assert experiment is not None
     (summary,) = client.search_runs([experiment.experiment_id], "tags.`paretrim.summary` = 'true'")

@@ -124,9 +124,9 @@ def test_a_store_outlives_a_change_of_the_current_folder(monkeypatch: pytest.Mon
 
 def test_all_databases_and_files_lie_in_the_root(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert store.study_url == f"sqlite:///{tmp_path}/study.db"
-    assert store.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
-    assert store.tracking_artifacts == tmp_path / "mlartifacts"
+    assert store.own.study == f"sqlite:///{tmp_path}/study.db"
+    assert store.own.tracking == f"sqlite:///{tmp_path}/mlflow.db"
+    assert store.own.tracking_artifacts == tmp_path / "mlartifacts"
 
 
 def test_a_search_has_folders_for_artifacts_and_scratch(tmp_path: Path) -> None:
@@ -169,7 +169,9 @@ def test_a_second_process_cannot_drive_a_search(tmp_path: Path) -> None:
     folder = Store(tmp_path).create("digits")
     with (
         another_process_drives(folder),
-        pytest.raises(UsageError, match="digits-1 is running in another process"),
+        pytest.raises(
+            UsageError, match=r"digits-1 is driven by .* already; wait for it, or end it with: paretrim stop digits-1"
+        ),
         folder.driven(),
     ):
         pytest.fail("two processes drive one search")

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
 import pytest
@@ -21,6 +22,9 @@ from paretrim.tracking.constraints import parse
 from paretrim.tracking.records import State, TrialRecord
 from paretrim.tracking.testing import OBJECTIVES, sample_record
 
+if TYPE_CHECKING:
+    from .servers import Postgres
+
 ANATOMY = Anatomy(
     layers=(Layer("stem", 288, True, False), Layer("head", 320, False, True)),
     groups=(Group("stem", ("stem",), 32),),
@@ -36,8 +40,8 @@ SEED = 5
 class Searches:
     """Studies in one database."""
 
-    def __init__(self, folder: Path) -> None:
-        self.url = f"sqlite:///{folder / 'study.db'}"
+    def __init__(self, folder: Path, url: str = "") -> None:
+        self.url = url or f"sqlite:///{folder / 'study.db'}"
 
     def create(self, name: str = "digits-1", seed: int = SEED) -> Study:
         study = Study(self.url, name, OBJECTIVES, BOUNDS, seed, create=True)
@@ -58,9 +62,12 @@ class Searches:
         trial.set_user_attr("paretrim:record", record.to_json())
 
 
-@pytest.fixture
-def searches(tmp_path: Path) -> Searches:
-    return Searches(tmp_path)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def searches(request: pytest.FixtureRequest, tmp_path: Path) -> Searches:
+    if request.param == "sqlite":
+        return Searches(tmp_path)
+    server: Postgres = request.getfixturevalue("postgres")
+    return Searches(tmp_path, server.database())
 
 
 def ask(study: Study, count: int = 1) -> list[Asked]:
@@ -333,7 +340,7 @@ import sys
 from pathlib import Path
 sys.path.append(sys.argv[2])
 from test_study import Searches, ask, tell
-study = Searches(Path(sys.argv[1])).create()
+study = Searches(Path(sys.argv[1]), sys.argv[3]).create()
 asked = ask(study, 5)
 tell(study, asked[0], asked[3])
 for one in asked:
@@ -342,9 +349,9 @@ sys.stdin.read()
 """
 
 
-def kill_a_driver(folder: Path) -> dict[int, str]:
+def kill_a_driver(folder: Path, url: str = "") -> dict[int, str]:
     """Let another process ask for five trials and tell two, kill it, and return the recipes by number."""
-    command = [sys.executable, "-c", DRIVER, str(folder), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", DRIVER, str(folder), str(Path(__file__).parent), url]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(5)]
@@ -354,7 +361,7 @@ def kill_a_driver(folder: Path) -> dict[int, str]:
 
 
 def test_a_killed_driver_loses_nothing(searches: Searches, tmp_path: Path) -> None:
-    recipes = kill_a_driver(tmp_path)
+    recipes = kill_a_driver(tmp_path, searches.url)
     study = searches.reopen()
     assert numbers(study) == [0, 3]
     again = ask(study, 3)

@@ -85,7 +85,7 @@ def staged(study: Study, folder: Path, last_phase: Callable[[], None] = lambda: 
         study,
         Ahead(study, SPACE, 0, TRIALS),
         trials=TRIALS,
-        parallel=2,
+        allowed=lambda: 2,
         limit_s=60,
         scratch=folder,
         finished=ended.append,

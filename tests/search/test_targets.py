@@ -116,7 +116,7 @@ def test_the_artifact_of_a_trial_is_that_of_the_target(several: Result) -> None:
 
 
 def test_tracking_has_both_targets_in_one_run(several: Result) -> None:
-    client = MlflowClient(several.store.tracking_uri)
+    client = MlflowClient(several.store.own.tracking)
     experiment = client.get_experiment_by_name(several.name)
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id], "tags.`paretrim.trial` = '2'")
