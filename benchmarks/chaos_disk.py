@@ -18,10 +18,11 @@ class Disk:
     Attributes:
         folder: The folder.
         how: How it is filled up.
+        mounted: Whether it is a file system of its own.
     """
 
     def __init__(self, folder: Path, how: str, *, mounted: bool) -> None:
-        self.folder, self.how, self._mounted = folder, how, mounted
+        self.folder, self.how, self.mounted = folder, how, mounted
 
     @contextmanager
     def full(self, pids: list[int]) -> Iterator[None]:
@@ -30,7 +31,7 @@ class Disk:
         Args:
             pids: The driver and its workers, whose files are limited where the disk cannot be.
         """
-        if not self._mounted:
+        if not self.mounted:
             for pid in pids:
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
             yield

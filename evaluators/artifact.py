@@ -68,9 +68,13 @@ class Artifact:
             ArtifactError: The file is missing, damaged, or not the one that was recorded.
         """
         try:
-            model = lzma.decompress(self.path.read_bytes(), format=lzma.FORMAT_XZ)
+            # No more than it should be, however large it would grow.
+            unpacking = lzma.LZMADecompressor(format=lzma.FORMAT_XZ)
+            model = unpacking.decompress(self.path.read_bytes(), max_length=self.model_bytes + 1)
         except (OSError, lzma.LZMAError) as error:
             raise ArtifactError(f"cannot read the artifact {self.path}: {error}") from error
+        if (not unpacking.eof and len(model) <= self.model_bytes) or unpacking.unused_data:
+            raise ArtifactError(f"cannot read the artifact {self.path}: it is cut off, or goes on after its end")
         if _sha256(model) != self.model_sha256:
             raise ArtifactError(
                 f"{self.path} holds another model than the one recorded (expected SHA-256 {self.model_sha256}, "

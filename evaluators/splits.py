@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset, default_collate
 
 from paretrim.errors import DataError
+from paretrim.evaluators.preprocessing import Preprocessing
 
 Tensor = torch.Tensor
 _SURVEYED = 4096
@@ -188,12 +189,25 @@ class Splits:
         calibration: For the quantizer's activation ranges; may be drawn from the training data.
         validation: For every choice of the search.
         test: Held out; scored once, for the final front.
+        labels: Names of the classes, in the order of the model's outputs, for who receives an exported model.
+        preprocessing: How raw inputs become these, for the same.
 
     Raises:
         DataError: A part is empty or of the wrong kind.
     """
 
-    def __init__(self, *, train: Any, calibration: Any, validation: Any, test: Any) -> None:
+    def __init__(
+        self,
+        *,
+        train: Any,
+        calibration: Any,
+        validation: Any,
+        test: Any,
+        labels: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        self.labels = None if labels is None else tuple(str(name) for name in labels)
+        self.preprocessing = preprocessing
         self.search = SearchSplits(
             Split(train, "train"), Split(calibration, "calibration"), Split(validation, "validation")
         )
@@ -224,15 +238,16 @@ class Splits:
         if wrong:
             raise DataError("the data has mistakes:\n" + "\n".join(f"  - {problem}" for problem in wrong))
 
+    def counts(self) -> dict[str, int]:
+        """Return how many samples each part has."""
+        return {part.name: len(part) for part in self._parts()}
+
     def fingerprint(self) -> str:
         """Return a hash of the data, to tell whether a resumed job still has the same."""
-        parts: Sequence[Split] = (
-            self.search.train,
-            self.search.calibration,
-            self.search.validation,
-            self.test.unseal(),
-        )
-        return hashlib.sha256("".join(part.fingerprint() for part in parts).encode()).hexdigest()
+        return hashlib.sha256("".join(part.fingerprint() for part in self._parts()).encode()).hexdigest()
+
+    def _parts(self) -> tuple[Split, ...]:
+        return self.search.train, self.search.calibration, self.search.validation, self.test.unseal()
 
 
 def _as_tensors(inputs: Any, labels: Any, name: str) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from paretrim.errors import ParetrimError
+    from paretrim.evaluators.preprocessing import Preprocessing
     from paretrim.evaluators.splits import Splits
     from paretrim.search.api import load_result, resume, search
     from paretrim.search.job import Job
@@ -21,13 +22,24 @@ if TYPE_CHECKING:
 _HOME = {
     "Job": "paretrim.search.job",
     "ParetrimError": "paretrim.errors",
+    "Preprocessing": "paretrim.evaluators.preprocessing",
     "Result": "paretrim.search.result",
     "Splits": "paretrim.evaluators.splits",
     "load_result": "paretrim.search.api",
     "resume": "paretrim.search.api",
 }
 
-__all__ = ["Job", "ParetrimError", "Result", "Splits", "__version__", "load_result", "resume", "search"]
+__all__ = [
+    "Job",
+    "ParetrimError",
+    "Preprocessing",
+    "Result",
+    "Splits",
+    "__version__",
+    "load_result",
+    "resume",
+    "search",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ from paretrim.search.context import TrialContext
 from paretrim.search.crew import Crew
 from paretrim.search.fleet import Berth, beside
 from paretrim.search.news import News
+from paretrim.search.room import await_room, why_unwritten
 from paretrim.search.sealed import Sealed
 from paretrim.search.staff import Staff
 from paretrim.search.study import Asked
@@ -64,6 +65,19 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         Raises:
             ClusterError: This machine does not see the search's folder.
         """
+        with _unhurried(guest=not berth.alone):
+            self._set_up(sealed, scratch, limit_s, berth, crew, staff)
+        self._begin(config)
+
+    def _set_up(
+        self,
+        sealed: Sealed[TrialContext],
+        scratch: Path,
+        limit_s: float,
+        berth: Berth,
+        crew: int,
+        staff: Staff | None,
+    ) -> None:
         if not scratch.is_dir():
             raise ClusterError(
                 f"the machine {socket.gethostname()} does not see {scratch}; a cluster needs its store on storage that all "
@@ -81,11 +95,11 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         torch.set_num_threads(all_here if berth.alone else min(all_here, int(berth.share.cpus)))
         self._scratch = scratch
         self._limit_s = limit_s
+        self._guest = not berth.alone
         self._trainers = None if staff is None else self._hired(staff, context, plan)
         self._runner = self.Runner(context, scratch, self._off_the_clock, plan, self._trainers)
         self._hang_note: TextIO | None = None
         self._crew = Crew(scratch, ray.get_runtime_context().get_job_id(), crew)
-        self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin the next trial in this process."""
@@ -153,6 +167,10 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     def _failed(self, error: Exception) -> TrialRecord:
         known = isinstance(error, ParetrimError)
         cause = str(error) if known else "".join(traceback.format_exception(error)[-_TRACE_LINES:])
+        if self._guest and why_unwritten(error):
+            with self._off_the_clock():
+                await_room()
+            cause = f"{cause.rstrip()}\non {socket.gethostname()}: {why_unwritten(error)}"
         return TrialRecord(
             number=self._asked.number,
             kind=self._asked.kind,
@@ -162,3 +180,14 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             seconds={"total": time.monotonic() - self._started},
             cause=cause,
         )
+
+
+@contextmanager
+def _unhurried(*, guest: bool) -> Iterator[None]:
+    """Let a machine of a cluster that cannot begin wait before it says so."""
+    try:
+        yield
+    except Exception as error:
+        if guest and (isinstance(error, ClusterError) or why_unwritten(error)):
+            await_room()
+        raise

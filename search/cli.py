@@ -5,10 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -16,15 +15,15 @@ from rich.console import Console
 
 import paretrim
 from paretrim.errors import ParetrimError, UsageError
-from paretrim.search.screen import show, show_importance, wide_console
+from paretrim.search import cli_results as results
+from paretrim.search.options import AddressOption, JobArgument, RequirementsOption, StoreOption
+from paretrim.search.screen import show, wide_console
 from paretrim.search.service import cli as service
-from paretrim.search.service.cli import AddressOption, RequirementsOption
 from paretrim.search.service.remote import cluster_of, elsewhere, pass_on, store_of
-from paretrim.search.store import DEFAULT, ENVIRONMENT, Store
+from paretrim.search.store import Store
 
 if TYPE_CHECKING:
     from paretrim.search.result import Result
-    from paretrim.tracking.bundle import Verdict
 
 app = typer.Typer(
     name="paretrim",
@@ -35,13 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-StoreOption = Annotated[
-    Path | None, typer.Option("--store", help=f"Folder of the results; also {ENVIRONMENT}. By default ./{DEFAULT}.")
-]
-JobArgument = Annotated[str | None, typer.Argument(metavar="[JOB]", help="Name of a search; by default the latest.")]
-TargetOption = Annotated[
-    str | None, typer.Option("--target", help="One of the job's targets; by default what the search was for.")
-]
 _INTERRUPTED = 130
 
 
@@ -160,7 +152,7 @@ def stop(job: JobArgument = None, address: AddressOption = None, store: StoreOpt
     """Let a search that runs end: no more trials are begun, and what is done becomes its front."""
     cluster = elsewhere(address, store)
     if cluster is not None:
-        pass_on(cluster, job, ["stop", *_named(job)])
+        pass_on(cluster, job, ["stop", *results.job_words(job)])
         return
     folder = store_of(job, store).open(job)
     if not folder.running():
@@ -199,146 +191,6 @@ def resume(
 
 
 @app.command()
-def front(
-    job: JobArgument = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs (see docs/front.md).")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, the baseline first.")] = False,
-    importance: Annotated[
-        bool, typer.Option("--importance", help="Print what each knob matters for each objective instead.")
-    ] = False,
-    target: TargetOption = None,
-    address: AddressOption = None,
-    store: StoreOption = None,
-) -> None:
-    """Print the front of a search again, or what its knobs matter."""
-    if as_json and as_csv:
-        raise UsageError("--json and --csv exclude each other; give one of them")
-    cluster = elsewhere(address, store)
-    if cluster is not None:
-        flags = {"--json": as_json, "--csv": as_csv, "--importance": importance}
-        words = [word for word, given in flags.items() if given]
-        pass_on(cluster, job, ["front", *_named(job), *words, *_given({"--target": target})])
-        return
-    result = _opened(job, store, target)
-    if importance:
-        show_importance(result.importance, as_json=as_json, as_csv=as_csv)
-        return
-    report = result.require_report()
-    if as_json:
-        typer.echo(report.to_json())
-    elif as_csv:
-        typer.echo(report.to_csv(), nl=False)
-    else:
-        show(result)
-
-
-@app.command()
-def export(
-    job: JobArgument = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write; must not exist.")
-    ] = ...,  # type: ignore[assignment]
-    trial: Annotated[int | None, typer.Option(help="Number of the trial to export.")] = None,
-    pick: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RULE", help="cheapest (the default), knee, nearest, or lexicographic: see docs/front.md."
-        ),
-    ] = None,
-    minimize: Annotated[str | None, typer.Option(help="For cheapest: the metric; by default latency_ms.")] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(help='Condition, such as "accuracy >= baseline - 0.01"; for cheapest by default within a point.'),
-    ] = None,
-    wish: Annotated[str | None, typer.Option(help='For nearest: "latency_ms=0.03,size_bytes=20% of baseline".')] = None,
-    order: Annotated[str | None, typer.Option(help='For lexicographic: "accuracy>latency_ms>size_bytes".')] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail when a timing differs from the logged one.")] = False,
-    target: TargetOption = None,
-    address: AddressOption = None,
-    handing_over: Annotated[bool, typer.Option("--hand-over", hidden=True)] = False,
-    store: StoreOption = None,
-) -> None:
-    """Write a point of the front as a bundle, and check it in a clean process."""
-    cluster = elsewhere(address, store)
-    if cluster is not None:
-        from paretrim.search.service.fetching import fetch
-
-        options = {
-            "--trial": trial, "--pick": pick, "--minimize": minimize, "--where": where, "--wish": wish, "--order": order,
-            "--target": target,
-        }  # fmt: skip
-        words = [*_given(options), *(["--strict"] if strict else [])]
-        typer.echo(fetch(cluster, job, output, words), nl=False)
-        return
-    result = _opened(job, store, target)
-    # Any text: what is no rule is told with the rules that there are.
-    rule: Any = pick
-    with TemporaryDirectory(prefix="paretrim-") as scratch:
-        to = Path(scratch) / output.name if handing_over else output
-        verdict = result.export(
-            to, rule, trial=trial, minimize=minimize, where=where, wish=wish, order=order, strict=strict
-        )
-        _show_verdict(verdict)
-        if handing_over:
-            from paretrim.search.service.fetching import hand_over
-
-            typer.echo(f"trial {verdict.trial} of {result.name} was exported")
-            typer.echo(hand_over(verdict, result))
-            return
-    Console().print(
-        f"trial {verdict.trial} of {result.name} is in {output}; run it with: python {output / 'run.py'}",
-        soft_wrap=True,
-    )
-
-
-def _show_verdict(verdict: Verdict) -> None:
-    console = Console()
-    for line in verdict.checks:
-        console.print(f"checked  {line}", highlight=False, soft_wrap=True)
-    for item in verdict.comparisons:
-        note = "" if item.agrees else "   differs: is this machine busy, or another one?"
-        console.print(
-            f"measured {item.name}: {item.now:.4f} now, {item.logged:.4f} logged{note}",
-            highlight=False, soft_wrap=True, style="" if item.agrees else "yellow",
-        )  # fmt: skip
-
-
-@app.command()
-def replay(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="Name of a search.")],
-    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Number of the trial.")],
-    store: StoreOption = None,
-) -> None:
-    """Make a trial's artifact again from its recipe and seed, and compare it with the recorded one."""
-    from paretrim.search.replay import replay as make_again
-
-    console = wide_console()
-    made = make_again(_opened(job, store, None), trial, lambda text: console.print(text, highlight=False, style="dim"))
-    name = made.artifact.sha256[:16]
-    if made.same:
-        console.print(f"trial {trial} of {job} made again: the same file, {name}..., to the bit", highlight=False)
-        return
-    console.print(
-        f"trial {trial} of {job} made again: another file, {name}... instead of {made.record.sha256[:16]}...; it scores "
-        f"{made.score:.4f} and then {made.logged:.4f}. Sums of floats depend on the processor, on PyTorch's version and on "
-        f"the number of threads ({made.threads or 'not recorded'} then)",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    raise typer.Exit(1)
-
-
-@app.command()
-def ui(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
-    store: StoreOption = None,
-) -> None:
-    """Serve the MLflow UI over the store, on this machine only."""
-    from paretrim.search.serve import serve
-
-    raise typer.Exit(serve(store_of(None, store), port))
-
-
-@app.command()
 def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write into.")]) -> None:
     """Write a job file and a module that work as they are, to be edited."""
     from paretrim.search.scaffold import write
@@ -348,6 +200,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to w
     typer.echo(f"run it with: paretrim search {folder / 'job.yaml'}")
 
 
+results.register(app)
 service.register(app)
 
 
@@ -386,22 +239,6 @@ def command() -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))
-
-
-def _opened(job: str | None, store: Path | None, target: str | None) -> Result:
-    from paretrim.search.result import open_result
-
-    result = open_result(job, store_of(job, store))
-    return result if target is None else result.on(target)
-
-
-def _named(job: str | None) -> list[str]:
-    return [] if job is None else [job]
-
-
-def _given(options: Mapping[str, object]) -> list[str]:
-    """Return the words of those options that were given."""
-    return [f"{name}={value}" for name, value in options.items() if value is not None]
 
 
 def watch(run: Callable[[Any], Result]) -> None:

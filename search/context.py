@@ -41,6 +41,7 @@ class TrialContext:
         earlier: Trials of an earlier search of the same model.
         looks: What recipes at the far end of the space cost; see search/looks.py.
         preview: Whether candidates are measured before they are trained.
+        origin: What the search was made with, by name; see search/provenance.py.
     """
 
     model: nn.Module
@@ -57,6 +58,7 @@ class TrialContext:
     share: bool = False
     nursery: Nursery | None = None
     preview: bool = False
+    origin: Mapping[str, str] = field(default_factory=dict)
     teaching_seconds: float = 0.0
     sensitivity: Profile | None = None
     earlier: tuple[TrialRecord, ...] = ()

@@ -36,7 +36,6 @@ from paretrim.search.fleet import Berth, room, share_of
 from paretrim.search.head import Head, on_cluster, started
 from paretrim.search.job import Job
 from paretrim.search.longer import FINAL
-from paretrim.search.losses import machine_lost
 from paretrim.search.monitor import Monitor
 from paretrim.search.purse import Purse
 from paretrim.search.scheduler import HalvingScheduler
@@ -152,7 +151,7 @@ class _Drive:
                 monitor=monitor,
                 judge=strategy.judge(job, self.context, study, self._guide),
                 adrift=head.died,
-                gone=machine_lost if on_cluster() else lambda why: False,  # noqa: ARG005 - on one's own there is no other
+                many=on_cluster(),
                 last_phase=lambda: _last_phase(job, study, monitor),
             )
             stopper = _Stopper(searcher, self.purse, monitor)

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
 
-from paretrim.errors import ResumeError, TrialError
+from paretrim.errors import NothingFoundError, ResumeError, TrialError
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.served import served
-from paretrim.search import finals, prepare, reach, searched
+from paretrim.search import finals, housekeeping, prepare, reach, searched
 from paretrim.search.backlog import Backlog
+from paretrim.search.choice import choose
 from paretrim.search.context import TrialContext
 from paretrim.search.costs import with_costs
 from paretrim.search.driver import drive
@@ -27,7 +28,7 @@ from paretrim.search.monitor import Monitor, Outline
 from paretrim.search.ownership import with_own_code
 from paretrim.search.places import Places, chosen
 from paretrim.search.profiles import Profiles
-from paretrim.search.result import Result, artifact_of, objectives_of, open_result
+from paretrim.search.result import Result, artifact_of, has_artifact, objectives_of, open_result
 from paretrim.search.room import unwritable, writable
 from paretrim.search.space import Space
 from paretrim.search.staff import check_room
@@ -36,7 +37,7 @@ from paretrim.search.store import JobFolder, Store
 from paretrim.search.study import BEFORE, FINISHED, INTERRUPTED, SCHEMA, STATE, UNDER_WAY, Study
 from paretrim.tracking.apart import ApartTracker, apart
 from paretrim.tracking.front import feasible
-from paretrim.tracking.tracker import Summary, Tracker
+from paretrim.tracking.tracker import Chosen, Summary, Tracker
 from paretrim.tracking.view import View
 
 # Ours among the temporary folders, whose names end in eight random letters; nothing needs one for a day.
@@ -211,6 +212,8 @@ def _run_to_its_end(search: Search, monitor: Monitor) -> Result:
             _finish(search, result.on(name), monitor)
     backlog.flush()
     _summarize(search, result, monitor)
+    if not outcome.interrupted:
+        _let_go(result, monitor)
     study.note(STATE, INTERRUPTED if outcome.interrupted else FINISHED)
     return result
 
@@ -232,6 +235,17 @@ def _finish(search: Search, result: Result, monitor: Monitor) -> None:
     _score_test(search.subject, plan, result)
 
 
+def _let_go(result: Result, monitor: Monitor) -> None:
+    """Delete artifacts off the front past the job's limit."""
+    limit = result.job.storage.keep_mb
+    freed = housekeeping.free(result, int(limit * 1e6))
+    if freed:
+        monitor.say(
+            f"deleted {freed / 1e6:,.0f} MB of artifacts off the front, since storage.keep_mb is {limit:g}; make one again with: "
+            f"paretrim replay {result.name} TRIAL"
+        )
+
+
 def _score_test(subject: prepare.Subject, plan: StationPlan, result: Result) -> None:
     """Score the front, and the baseline beside it, on the test split; scores are kept by artifact."""
     report, study = result.report, result.study
@@ -240,7 +254,7 @@ def _score_test(subject: prepare.Subject, plan: StationPlan, result: Result) -> 
     scores = dict(result.test_scores)
     evaluator = AccuracyEvaluator(subject.metric, subject.splits.test.unseal(), plan.output_shape)
     for row in (report.baseline, *report.front):
-        if row.sha256 not in scores:
+        if row.sha256 not in scores and has_artifact(result, row.trial):
             with artifact_of(result, row.trial).unpacked() as path, served(plan.address, path) as session:
                 scores[row.sha256] = evaluator.score(session).value
     result.keep_test_scores(scores)
@@ -259,6 +273,8 @@ def _summarize(search: Search, result: Result, monitor: Monitor) -> None:
     notes = {"job": result.name, "state": "interrupted" if result.interrupted else "finished"}
     if tested is not None and tested < len(records):
         notes["test"] = f"the test data was first seen after {tested} trials; the search went on to {len(records)}"
+    # Of a search that was interrupted nothing was timed for good, so nobody's champion is replaced.
+    picked, models = (None, ()) if result.interrupted else _chosen(result, monitor)
     summary = Summary(
         report,
         records,
@@ -268,11 +284,26 @@ def _summarize(search: Search, result: Result, monitor: Monitor) -> None:
         Profiles(search.store).kept(search.job, search.subject),
         result.progress,
         result.importance,
+        result.job.bounds,
+        picked,
+        models,
+        result.job.name,
     )
     try:
         search.tracker.log_summary(summary)
     except Exception as error:  # noqa: BLE001 - the result stands without its summary, which `resume` writes again
         monitor.say(f"{error}; `paretrim resume {result.name}` logs it again")
+
+
+def _chosen(result: Result, monitor: Monitor) -> tuple[int | None, tuple[Chosen, ...]]:
+    """Return the trial that is exported by default, and the models that are registered."""
+    try:
+        return choose(result)
+    except NothingFoundError:
+        return None, ()
+    except Exception as error:  # noqa: BLE001 - the summary stands without them
+        monitor.say(f"no models are registered: {type(error).__name__}: {error}")
+        return None, ()
 
 
 def _tracker(job: Job, space: Space, folder: JobFolder, where: Places) -> AbstractContextManager[ApartTracker]:

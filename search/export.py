@@ -15,14 +15,17 @@ from paretrim.evaluators.evaluator import Specimen
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.latency import LatencyEvaluator
 from paretrim.evaluators.memory import MemoryEvaluator
+from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.served import served
-from paretrim.evaluators.splits import Split
-from paretrim.evaluators.target import TargetAddress
+from paretrim.evaluators.splits import Splits
+from paretrim.evaluators.target import Array, TargetAddress
 from paretrim.search import usercode
+from paretrim.search.job import Job
 from paretrim.search.result import Result, artifact_of
 from paretrim.search.station import samples_path, timed_inputs
 from paretrim.tracking import bundle
 from paretrim.tracking.bundle import Comparison, Contents, Verdict
+from paretrim.tracking.manifest import Origin
 from paretrim.tracking.report import Row
 
 # The same file scores the same but for rounding on another processor.
@@ -54,49 +57,108 @@ def export(result: Result, row: Row, folder: Path, *, strict: bool) -> Verdict:
             f"'{artifact.suffix}' file; take it as it is, packed with xz: {artifact.path}"
         )
     address = target.find(options.settings)
+    usercode.use_folder(result.job.folder)
+    splits = usercode.load_data(result.job)
     contents = Contents(
         job=result.name,
         metric=result.job.metric_name,
         runtime=address.build().version(),
+        target=options.settings,
         artifact=artifact,
         samples=samples_path(artifact.path),
         record=next(r for r in result.records if r.number == row.trial),
         row=row,
         baseline=report.baseline,
+        origin=_origin(result, splits),
+        labels=splits.labels,
+        preprocessing=splits.preprocessing,
+        licence=_licence_file(result.job),
     )
     with bundle.appearing(folder) as partial:
         bundle.write(contents, partial)
         checks = bundle.check(partial)
         shipped = replace(artifact, path=partial / "model.onnx.xz")
-        comparisons = _measured_again(result, row, shipped, artifact_of(result, report.baseline.trial), address)
+        baseline = artifact_of(result, report.baseline.trial)
+        metric = usercode.load_metric(result.job)
+        comparisons = (
+            *scored_again(shipped, address, row, metric, splits),
+            *measured_again(shipped, baseline, address, row, timed_inputs(splits.search.validation, address)),
+        )
         _judge(comparisons, result.job.metric_name, strict)
     return Verdict(folder, row.trial, artifact.sha256, checks, comparisons)
 
 
-def _measured_again(
-    result: Result, row: Row, shipped: Artifact, baseline: Artifact, address: TargetAddress
+def _origin(result: Result, splits: Splits) -> Origin:
+    job, prints = result.job, result.study.noted("fingerprints", {})
+    file = _licence_file(job)
+    return Origin(
+        model=str(job.model),
+        model_sha256=prints["model"],
+        data=str(job.data),
+        data_sha256=prints["data"],
+        samples=splits.counts(),
+        licence=job.licence if file is None else f"see the file {bundle.LICENCE}",
+    )
+
+
+def _licence_file(job: Job) -> Path | None:
+    try:
+        path = (job.folder / job.licence).resolve()
+        inside = bool(job.licence) and path.is_relative_to(job.folder.resolve())
+        return path if inside and path.is_file() else None
+    except OSError:  # too long for a name: it is the notes themselves
+        return None
+
+
+def scored_again(
+    shipped: Artifact, address: TargetAddress, row: Row, metric: Metric, splits: Splits
 ) -> tuple[Comparison, ...]:
-    job, name = result.job, result.job.metric_name
-    usercode.use_folder(job.folder)
-    metric, splits = usercode.load_metric(job), usercode.load_data(job)
+    """Return the scores of an artifact beside those that were logged.
+
+    Args:
+        shipped: The artifact.
+        address: Its target.
+        row: What was logged.
+        metric: The job's metric.
+        splits: Its data; the test split is opened where a score on it was logged.
+    """
+    name, found = metric.name, []
+    with shipped.unpacked() as path, served(address, path) as session:
+        if name in row.validation:
+            score = AccuracyEvaluator(metric, splits.search.validation).score(session).value
+            found.append(_score(name, "validation", row.validation, score))
+        if name in row.test:
+            score = AccuracyEvaluator(metric, splits.test.unseal()).score(session).value
+            found.append(_score(name, "test", row.test, score))
+    return tuple(found)
+
+
+def measured_again(
+    shipped: Artifact, baseline: Artifact, address: TargetAddress, row: Row, inputs: Array
+) -> tuple[Comparison, ...]:
+    """Return latency and memory of an artifact, as ratios to the baseline's, beside those that were logged.
+
+    Args:
+        shipped: The artifact.
+        baseline: The uncompressed model.
+        address: Their target.
+        row: What was logged.
+        inputs: What they are timed on, shape ``(N, ...)``.
+    """
+    found: list[Comparison] = []
     with shipped.unpacked() as path, TemporaryDirectory(prefix="paretrim-") as scratch:
-        with served(address, path) as session:
-            validated = AccuracyEvaluator(metric, splits.search.validation).score(session).value
-            found = [_score(name, "validation", row.validation, validated)]
-            if name in row.test:
-                test: Split = splits.test.unseal()
-                found.append(_score(name, "test", row.test, AccuracyEvaluator(metric, test).score(session).value))
-        inputs = timed_inputs(splits.search.validation, address)
         bench = evaluator.set_up(address, baseline, inputs, Path(scratch), Lane())
         timed = {m.name: m.value for m in LatencyEvaluator().measure(Specimen(shipped, path), bench)}
         memory = MemoryEvaluator()
         ours = memory.measure(Specimen(shipped, path), bench)[0].value
         theirs = memory.measure(Specimen(baseline, bench.baseline), bench)[0].value
     found.append(
-        _ratio("latency_ms, ratio to the baseline", row.ratio["latency_ms"], timed["latency_ratio"], _TIMING_TOLERANCE)
+        _ratio(
+            "latency_ms, ratio to the baseline", row.ratio.get("latency_ms"), timed["latency_ratio"], _TIMING_TOLERANCE
+        )
     )
     if theirs > 0:
-        logged = row.ratio["memory_bytes"]
+        logged = row.ratio.get("memory_bytes")
         found.append(_ratio("memory_bytes, ratio to the baseline", logged, ours / theirs, _MEMORY_TOLERANCE))
     return tuple(found)
 

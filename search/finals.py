@@ -19,7 +19,7 @@ from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.served import served
 from paretrim.evaluators.splits import Split
-from paretrim.search.result import Result, artifact_of
+from paretrim.search.result import Result, artifact_of, has_artifact
 from paretrim.search.station import StationPlan, lay_out
 from paretrim.tracking.front import trial_front
 from paretrim.tracking.records import TrialRecord
@@ -67,6 +67,8 @@ def compare(result: Result, plan: StationPlan, metric: Metric, validation: Split
     evaluator = AccuracyEvaluator(metric, validation, plan.output_shape)
     answers: dict[str, torch.Tensor] = {}
     for row in report.front:
+        if not has_artifact(result, row.trial):
+            continue
         with artifact_of(result, row.trial).unpacked() as path, served(plan.address, path) as session:
             answers[row.sha256] = evaluator.answers(session)
     result.keep_alike(ties(metric, answers, evaluator.labels))
@@ -77,7 +79,8 @@ def _finalists(result: Result) -> list[TrialRecord]:
     records, objectives, bounds = result.records, result.objectives, result.job.bounds
     hopeful = [_at_its_best(each) if crowded(each) else each for each in records]
     both = (*trial_front(records, objectives, bounds), *trial_front(hopeful, objectives, bounds, disturbed=True))
-    return list({each.sha256: each for each in both}.values())
+    # What was deleted since cannot be timed again.
+    return list({each.sha256: each for each in both if has_artifact(result, each.number)}.values())
 
 
 def _at_its_best(record: TrialRecord) -> TrialRecord:

@@ -95,6 +95,7 @@ class Job(Section):
         seed: Of everything random.
         storage: Where results lie; by default files in the store.
         export_tolerance: How much the artifact's metric may be worse than the torch model's before a trial fails.
+        licence: Of the uncompressed model, for who receives a compressed one: a few words, or the name of a file in `folder`.
         folder: Where the model's and data's modules lie; by default the job file's folder.
     """
 
@@ -117,6 +118,7 @@ class Job(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     storage: Storage = Storage()
     export_tolerance: Annotated[float, Field(ge=0)] = 0.02
+    licence: Annotated[str, Field(max_length=1000)] = ""
     folder: Path = Field(default_factory=Path.cwd)
 
     def __init__(self, **given: Any) -> None:

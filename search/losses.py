@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from paretrim.errors import ClusterError
+from paretrim.search.room import why_in
+
 # Of an actor whose node died, was declared dead, or cannot be reached.
-_MACHINE = ("its node has died", "is unavailable: ", "owner's node has crashed")
+_MACHINE = ("its node has died", "is unavailable: ", "Owner's node has crashed")
 _CREATION = "raised in its creation task"
 _MOST_LINES = 30
 
@@ -16,6 +19,16 @@ def machine_lost(why: str) -> bool:
 def never_began(why: str) -> bool:
     """Tell whether it failed before it could take its first trial."""
     return _CREATION in why
+
+
+def unfit(why: str) -> bool:
+    """Tell whether its machine cannot make trials: it lacks what all of a cluster need, or has no room."""
+    return never_began(why) and (ClusterError.__name__ in why or bool(why_in(why)))
+
+
+def last_line(text: str) -> str:
+    """Return the last line of a cause, which tells most."""
+    return text.strip().rpartition("\n")[2]
 
 
 def cause(why: str) -> str:

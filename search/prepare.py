@@ -28,6 +28,7 @@ from paretrim.search.cache import Cache
 from paretrim.search.context import TrialContext
 from paretrim.search.job import Job, impossible
 from paretrim.search.parents import Nursery
+from paretrim.search.provenance import origin
 from paretrim.search.station import StationPlan, lay_out
 from paretrim.search.store import JobFolder
 from paretrim.search.workshop import lowering_request
@@ -127,6 +128,7 @@ def prepare(
         share=job.search.share,
         nursery=Nursery(cache, _identity(job, subject)) if job.search.share else None,
         preview=job.search.preview,
+        origin=origin(job.folder, subject.fingerprints),
     )
 
 

@@ -14,12 +14,14 @@ import torch
 from paretrim.errors import UsageError
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.lane import Lane
+from paretrim.evaluators.served import served
 from paretrim.search import engine, prepare
 from paretrim.search.context import TrialContext, score_torch
 from paretrim.search.head import started
 from paretrim.search.job import Job
 from paretrim.search.result import Result
 from paretrim.search.staff import Staff, material_of
+from paretrim.search.station import record_samples
 from paretrim.search.workshop import Workshop
 from paretrim.spaces.lesson import Trainer
 from paretrim.spaces.recipe import Recipe
@@ -81,6 +83,8 @@ def replay(result: Result, number: int, say: Callable[[str], None]) -> Replayed:
         model = making.bake()
         score = score_torch(model, context.splits.validation, context.metric)
         artifact = workshop.lowered(context.stations[0].address.build(), model, recipe)
+        with artifact.unpacked() as path, served(context.stations[0].address, path) as session:
+            record_samples(context.splits.validation, session, artifact)  # it may be exported
     return Replayed(record, artifact, score, record.metrics[f"{context.metric.name}_torch"], threads)
 
 

@@ -297,6 +297,16 @@ def open_result(name: str | None, store: Store) -> Result:
     return Result(folder.name, job, store, folder, study)
 
 
+def has_artifact(result: Result, number: int) -> bool:
+    """Tell whether the artifact of a trial is there still."""
+    return _file(result, number) is not None
+
+
+def _file(result: Result, number: int) -> Path | None:
+    record = next(r for r in result.records if r.number == number)
+    return next(result.folder.artifacts.glob(f"{record.sha256}.*.xz"), None)
+
+
 def artifact_of(result: Result, number: int) -> Artifact:
     """Return the artifact of a trial, by its number.
 
@@ -304,9 +314,12 @@ def artifact_of(result: Result, number: int) -> Artifact:
         ArtifactError: Its file is gone.
     """
     record = next(r for r in result.records if r.number == number)
-    path = next(result.folder.artifacts.glob(f"{record.sha256}.*.xz"), None)
+    path = _file(result, number)
     if path is None:
-        raise ArtifactError(f"the artifact of trial {number} is missing: {result.folder.artifacts / record.sha256}")
+        raise ArtifactError(
+            f"the artifact of trial {number} is missing: {result.folder.artifacts / record.sha256}; make it again with: "
+            f"paretrim replay {result.name} {number}"
+        )
     sizes = record.metrics
     return Artifact(path, record.sha256, int(sizes["size_bytes"]), record.model_sha256, int(sizes["model_bytes"]))
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import gettempdir
 
 from paretrim.errors import StoreError, UsageError
 
 # A disk that has not even this much is full for any trial.
 _LEAST_BYTES = 1 << 20
+_LEAST_S, _PATIENCE_S, _POLL_S = 10.0, 60.0, 1.0
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # As the system, SQLite and the libraries that wrap them say it.
 _WORDS = (
@@ -22,6 +25,7 @@ _WORDS = (
     "disk I/O error",
     "unable to open database file",
     "attempt to write a readonly database",
+    "No usable temporary directory",
 )
 
 
@@ -54,6 +58,24 @@ def why_full(folder: Path) -> str:
         with suppress(OSError):
             probe.unlink()
     return ""
+
+
+def await_room() -> None:
+    """Wait until there is room for temporary files, for a minute at most.
+
+    At once, a machine of a cluster that cannot work would only be given the next trial, and the next.
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    time.sleep(_LEAST_S)
+    while _without_room() and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+
+
+def _without_room() -> bool:
+    try:
+        return bool(why_full(Path(gettempdir())))
+    except FileNotFoundError:  # none of the usual folders can be written
+        return True
 
 
 @contextmanager

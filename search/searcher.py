@@ -45,7 +45,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         monitor: Shown what goes on.
         judge: Tells which trials shall stop early.
         adrift: Tells whether Ray itself died, and the trials under way with it.
-        gone: Tells from what Ray says whether a trial's process went with its machine.
+        many: Whether trials run on machines that come and go, each with a disk of its own.
         last_phase: Queues those trials of the last phase that the study lacks; called when all others have ended.
 
     Attributes:
@@ -68,7 +68,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         monitor: Monitor,
         judge: Judge,
         adrift: Callable[[], bool] = lambda: False,
-        gone: Callable[[str], bool] = lambda why: False,  # noqa: ARG005 - the protocol
+        many: bool = False,
         last_phase: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(metric=None, mode=None)
@@ -81,11 +81,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._finished = finished
         self._monitor = monitor
         self._judge, self._last_phase, self._adrift = judge, last_phase, adrift
-        self._gone = gone
+        self._many = many
         self._planned = self._enough = False
         self._under_way: dict[str, Candidate] = {}
         self._died: Counter[int] = Counter()
-        self._lost: Counter[int] = Counter()
+        self._lost: Counter[tuple[int, bool]] = Counter()
         self._why: dict[str, str] = {}
         self.stopping = False
         self.closing = False
@@ -194,21 +194,38 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     def _bury(self, candidate: Candidate, why: str) -> None:
         """Write how a trial ended that could not tell."""
-        number = candidate.asked.number
-        if self._gone(why) and self._lost[number] < _MOST_LOSSES:
-            self._lost[number] += 1
-            self._judge.ended(candidate.ended("failed", why))
-            self._study.release(number)
-            self._monitor.say(f"trial {number} is made again, since the machine that it ran on was lost")
+        ended = candidate.ended("failed", why)
+        if losses.machine_lost(why) and self._again(ended, "the machine that it ran on was lost"):
             return
-        late = self._where_it_hung(number)
+        if losses.unfit(why) and self._again(
+            ended, f"a machine could not begin it: {losses.last_line(why)}", last=True
+        ):
+            return
+        late = self._where_it_hung(candidate.asked.number)
         cause = late or losses.cause(why)
         self._settle(candidate.ended("failed", cause), killed=not late and not losses.never_began(why))
 
+    def _again(self, record: TrialRecord, why: str, *, last: bool = False) -> bool:
+        """Give a trial back for what is its machine's fault; return whether that was done."""
+        place = record.number, last
+        if not self._many or self._lost[place] >= _MOST_LOSSES:
+            return False
+        self._lost[place] += 1
+        self._judge.ended(record)
+        # A machine that is unfit is free again, and would only be given the same trial.
+        self._study.release(record.number, last=last)
+        self._monitor.say(f"made again: trial {record.number}, since {why}")
+        return True
+
     def _settle(self, record: TrialRecord, *, killed: bool = False) -> None:
         """Write how a trial ended; but a disk that is full is no fault of a trial, and what was killed is made again."""
-        why = "" if record.state != "failed" else why_in(record.cause) or why_full(self._scratch)
-        if why:
+        here = "" if record.state != "failed" else why_full(self._scratch)
+        why = "" if record.state != "failed" else why_in(record.cause) or here
+        if why and self._many and not here:
+            # The store has room: it is the machine's own disk.
+            if not self._again(record, f"its machine has no room: {losses.last_line(record.cause)}", last=True):
+                self._end(record)
+        elif why:
             self._study.release(record.number)
             self._halt(why)
         elif killed and self._has_another_try(record):

@@ -8,7 +8,7 @@ A driver that is not heard of any more has died, and what it had is free.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from paretrim.search.fleet import Share
 
 _NAME, _NAMESPACE = "paretrim-ledger", "paretrim"
 _EVERY_S, _FORGET_S, _ANSWER_S = 2.0, 20.0, 5.0
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,17 @@ class Wish:
         priority: The higher, the earlier it is served.
         trials: Trials that it would have under way at most.
         cpus: Cores that each reserves.
+        gpus: GPUs that each reserves.
     """
 
     job: str
     priority: int
     trials: int
     cpus: float
+    gpus: float = 0.0
 
 
-def shared_out(wishes: Iterable[Wish], cpus: float) -> dict[str, int]:
+def shared_out(wishes: Iterable[Wish], cpus: float, gpus: float = 0.0) -> dict[str, int]:
     """Return how many trials each search may have under way.
 
     Higher priorities are served first; searches of the same one take a trial in turns until they have what they wish for,
@@ -46,18 +49,24 @@ def shared_out(wishes: Iterable[Wish], cpus: float) -> dict[str, int]:
     Args:
         wishes: Of all searches.
         cpus: Cores of the cluster.
+        gpus: Its GPUs.
     """
     found = {wish.job: 0 for wish in wishes}
-    left = cpus
+    left = [cpus, gpus]
     for priority in sorted({wish.priority for wish in wishes}, reverse=True):
         hungry = sorted((wish for wish in wishes if wish.priority == priority), key=lambda wish: wish.job)
         while hungry:
-            hungry = [wish for wish in hungry if found[wish.job] < wish.trials and wish.cpus <= left]
+            hungry = [wish for wish in hungry if found[wish.job] < wish.trials and _fits(wish, left)]
             for wish in hungry:
-                if wish.cpus <= left:
+                if _fits(wish, left):
                     found[wish.job] += 1
-                    left -= wish.cpus
+                    left = [left[0] - wish.cpus, left[1] - wish.gpus]
     return found
+
+
+def _fits(wish: Wish, left: Sequence[float]) -> bool:
+    # Shares of a GPU, such as a third, add up to a little more than one.
+    return wish.cpus <= left[0] + _ROUNDING and wish.gpus <= left[1] + _ROUNDING
 
 
 class Ledger:
@@ -71,17 +80,18 @@ class Ledger:
         self._now = now
         self._wishes: dict[str, tuple[Wish, float]] = {}
 
-    def hear(self, wish: Wish, cpus: float) -> int:
+    def hear(self, wish: Wish, cpus: float, gpus: float = 0.0) -> int:
         """Take note of a wish, and return how many trials that search may have under way.
 
         Args:
             wish: The wish.
             cpus: Cores of the cluster now.
+            gpus: GPUs of the cluster now.
         """
         self._wishes[wish.job] = wish, self._now()
         heard = {job: each for job, each in self._wishes.items() if self._now() - each[1] < _FORGET_S}
         self._wishes = heard
-        return shared_out([each for each, _ in heard.values()], cpus)[wish.job]
+        return shared_out([each for each, _ in heard.values()], cpus, gpus)[wish.job]
 
     def forget(self, job: str) -> None:
         """Take note that a search has ended."""
@@ -99,7 +109,9 @@ class Allowance:
     """
 
     def __init__(self, job: str, priority: int, parallel: int, share: Share) -> None:
-        self._wish = Wish(job, priority, parallel, share.cpus)
+        # Searches of different stores may have the same name.
+        run = ray.get_runtime_context().get_job_id()
+        self._wish = Wish(f"{job} of {run}", priority, parallel, share.cpus, share.gpus)
         self._asked_s = float("-inf")
         self._allowed = parallel
         self._ledger: Any = None
@@ -123,8 +135,9 @@ class Allowance:
                 self._ledger = kind.options(
                     name=_NAME, namespace=_NAMESPACE, lifetime="detached", get_if_exists=True
                 ).remote()  # fmt: skip
-            cpus = float(ray.cluster_resources().get("CPU", 0.0))
-            self._allowed = int(ray.get(self._ledger.hear.remote(self._wish, cpus), timeout=_ANSWER_S))
+            there = ray.cluster_resources()
+            cpus, gpus = float(there.get("CPU", 0.0)), float(there.get("GPU", 0.0))
+            self._allowed = int(ray.get(self._ledger.hear.remote(self._wish, cpus, gpus), timeout=_ANSWER_S))
         except ray.exceptions.RayError:
             # It may have died with its machine; a new one hears of all within two seconds. Until then what was said counts.
             self._ledger = None

@@ -101,7 +101,7 @@ class Station:
         with artifact.unpacked() as path:
             with clocked(seconds, "accuracy"), self._lane.working(), served(self.plan.address, path) as session:
                 answers = self._accuracy.answers(session)
-                _record_samples(self._validation, session, artifact)
+                record_samples(self._validation, session, artifact)
                 scores = self._scores(artifact, answers, expected)
             found = list(scores)
             for name, each in self._evaluators.items():
@@ -191,7 +191,7 @@ def timed_inputs(validation: Split, address: TargetAddress) -> Array:
     return as_batch(validation.first(_TIMED_INPUTS * address.settings.batch_size).inputs)
 
 
-def _record_samples(validation: Split, session: Session, artifact: Artifact) -> None:
+def record_samples(validation: Split, session: Session, artifact: Artifact) -> None:
     """Keep some inputs with the artifact's outputs, against which an exported bundle is checked."""
     path = samples_path(artifact.path)
     if path.exists():

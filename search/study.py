@@ -272,10 +272,11 @@ class Study:
                 trial.waiting = False
             self._attempted(trial, 1)
 
-    def put_back(self, number: int) -> None:
-        """Give a trial back: it is the next one."""
+    def put_back(self, number: int, *, last: bool = False) -> None:
+        """Give a trial back: it is the next one, or the last of those that wait."""
         with self._lock:
-            self._adopt().insert(0, number)
+            waiting = self._adopt()
+            waiting.insert(len(waiting) if last else 0, number)
 
     def use_sampler(self, trials: int, name: str = AUTO, parallel: int = 1) -> None:
         """Choose the sampler; it is seeded so that a resumed search does not repeat its random start.
@@ -319,11 +320,11 @@ class Study:
                 return
             self._finish(trial.identifier, record)
 
-    def release(self, number: int) -> None:
-        """Give a trial back that was stopped in order: it is handed out again when the search goes on."""
+    def release(self, number: int, *, last: bool = False) -> None:
+        """Give a trial back that was stopped in order: it is handed out again, at once or after all others that wait."""
         with self._lock:
             self._attempted(self._open[number], -1)
-            self.put_back(number)
+            self.put_back(number, last=last)
 
     def cause_of_too_many_attempts(self, number: int) -> str:
         """Return why a trial is not tried again, or nothing when it may be."""

@@ -19,6 +19,7 @@ from paretrim.search import crossvalidation
 from paretrim.search.context import TrialContext, score_torch
 from paretrim.search.judge import SEARCHED
 from paretrim.search.making import Making
+from paretrim.search.room import why_unwritten
 from paretrim.search.station import Station, clocked
 from paretrim.search.study import Asked
 from paretrim.search.workshop import Workshop
@@ -102,7 +103,7 @@ class TrialRunner:
                 each.plan.name: self._elsewhere(each, model, asked.recipe, expected, of_recipe, seconds)
                 for each in others
             },
-            environment={**main.environment(), **self._trained_with()},
+            environment={**self._context.origin, **main.environment(), **self._trained_with()},
             seconds=seconds,
             epochs=tuple(epochs),
             preview=preview,
@@ -170,5 +171,7 @@ class TrialRunner:
             artifact = self._lowered(station, model, recipe, seconds)
             found = station.score(artifact, expected, seconds)
         except ParetrimError as error:
+            if why_unwritten(error):
+                raise  # no fault of the target's
             return Elsewhere(cause=str(error))
         return Elsewhere((*found, *of_recipe), artifact.sha256, artifact.model_sha256, station.environment())

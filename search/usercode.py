@@ -142,6 +142,7 @@ def check_fit(model: nn.Module, splits: Splits, metric: Metric) -> None:
     parts = (splits.search.train, splits.search.calibration, splits.search.validation, splits.test.unseal())
     sample = parts[0].first(2).inputs
     outputs = _outputs(model, sample)
+    _check_labels(splits, outputs)
     for part in parts:
         other = part.first(1).inputs
         if other.shape[1:] != sample.shape[1:] or other.dtype != sample.dtype:
@@ -154,6 +155,20 @@ def check_fit(model: nn.Module, splits: Splits, metric: Metric) -> None:
                 metric.check(outputs, batch.labels)
             except DataError as error:
                 raise DataError(f"the {part.name} split does not fit the model: {error}") from None
+
+
+def _check_labels(splits: Splits, outputs: torch.Tensor) -> None:
+    if splits.labels is None:
+        return
+    if outputs.dim() != 2 or outputs.shape[1] < 2:
+        raise DataError(
+            f"labels names classes, and the model's outputs of shape {tuple(outputs.shape)} are not one score for each class; "
+            "leave labels out"
+        )
+    if len(splits.labels) != outputs.shape[1]:
+        raise DataError(
+            f"labels names {len(splits.labels)} classes, and the model has {outputs.shape[1]}; name each, in their order"
+        )
 
 
 def _outputs(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paretrim.tracking.manifest import Manifest
 from paretrim.tracking.report import Row
 
 _UNITS = {
@@ -12,19 +13,19 @@ _UNITS = {
 }
 
 
-def model_card(job: str, runtime: str, row: Row, baseline: Row) -> str:
+def model_card(told: Manifest, row: Row, baseline: Row) -> str:
     """Return the card, in Markdown.
 
     Args:
-        job: Name of the search.
-        runtime: Name and version of the runtime that measured.
+        told: What the bundle says of itself.
         row: The exported point.
         baseline: The uncompressed model.
     """
-    return f"""# {job}, trial {row.trial}
+    return f"""# {told.job}, trial {row.trial}
 
-A compressed version of a model, found by [paretrim](https://pypi.org/project/paretrim/). Every number below was taken
-from the file in this folder, in {runtime}, on the machine of the search.
+A compressed version of a model, found by [paretrim](https://pypi.org/project/paretrim/).
+
+## What it can do, and what it costs
 
 {_scores(row, baseline)}
 
@@ -32,22 +33,97 @@ from the file in this folder, in {runtime}, on the machine of the search.
 
 Choices were made on the validation data; the held-out test data was scored once, at the end of the search.
 
-## Files
+## How that was measured
+
+{_measured(told)}
+
+## Where it comes from
+
+{_origin(told)}
+
+## How it was made
+
+{_recipe(row)}
+
+## How to run it
+
+```
+python predict.py inputs.npy outputs.npy
+```
+
+{_inputs(told)} `python predict.py --check` checks the files, and the recorded outputs on the recorded samples; so does
+`paretrim verify`, which can also measure again.
 
 | file | what it is |
 |---|---|
 | `model.onnx.xz` | the model as it ships; its bytes are the size above |
 | `model.onnx` | the same file, unpacked |
-| `run.py` | runs it with onnxruntime and numpy: `python run.py inputs.npy outputs.npy`; `--check` checks this folder |
+| `predict.py` | runs it with onnxruntime and numpy, and nothing else |
 | `samples.npz` | some inputs, and the outputs that the model gave when it was scored |
 | `recipe.json` | how it was made |
 | `measurements.json` | everything that was measured, with intervals |
-| `bundle.json` | hashes and sizes |
+| `bundle.json` | hashes, sizes, the machine that measured, names of classes, preprocessing |
+| `SHA256SUMS` | hashes of all files, for `sha256sum --check` |
 
-## Recipe
+## Limits
 
-{_recipe(row)}
+{_limits(told, row)}
 """
+
+
+def _measured(told: Manifest) -> str:
+    target, where = told.target, told.environment
+    facts = [
+        ("runtime", told.runtime),
+        ("threads, batch", f"{target.threads}, {target.batch_size}"),
+        *((name, where[name]) for name in ("cpu", "cpu_cores", "cpu_sets", "gpu", "system") if where.get(name)),
+    ]
+    lines = [f"| {name} | {value} |" for name, value in facts]
+    return "\n".join(
+        [
+            "Every number was taken from the file in this folder, in a process of its own, on the machine of the search. "
+            "Latency was timed in turns with the uncompressed model.",
+            "",
+            "| | |",
+            "|---|---|",
+            *lines,
+        ]
+    )
+
+
+def _origin(told: Manifest) -> str:
+    origin = told.origin
+    splits = ", ".join(f"{count} {name}" for name, count in origin.samples.items())
+    return "\n".join(
+        [
+            "| | |",
+            "|---|---|",
+            f"| model | `{origin.model}`, weights {origin.model_sha256[:16]} |",
+            f"| data | `{origin.data}`, {origin.data_sha256[:16]}; samples: {splits} |",
+            f"| licence | {origin.licence or 'nothing was said of it; ask who made the uncompressed model'} |",
+        ]
+    )
+
+
+def _inputs(told: Manifest) -> str:
+    ready = "`inputs.npy` holds raw inputs, which `predict.py` prepares as `bundle.json` says."
+    plain = "`inputs.npy` holds inputs of shape (N, ...) as the uncompressed model takes them."
+    names = f" It names {len(told.labels)} classes." if told.labels else ""
+    return (plain if told.preprocessing is None else ready) + names
+
+
+def _limits(told: Manifest, row: Row) -> str:
+    ends = row.interval.get(told.metric)
+    spread = f" (95% interval {ends[0]:.4f} to {ends[1]:.4f})" if ends else ""
+    lines = [
+        f"- The {told.metric} is that of {told.origin.samples.get('validation', 0)} validation samples{spread}. On data that "
+        "differs from these it was not measured; compressed models tend to lose most on rare cases.",
+        "- Latency and memory are of the machine above. Ratios to the uncompressed model carry over to like machines, not to "
+        "others: `paretrim verify` measures them again.",
+    ]
+    if row.missed:
+        lines.append(f"- It misses what was wished for: {row.missed}.")
+    return "\n".join(lines)
 
 
 def _scores(row: Row, baseline: Row) -> str:

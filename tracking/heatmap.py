@@ -6,6 +6,7 @@ import math
 from html import escape
 from typing import Any
 
+from paretrim.tracking.page import whole
 from paretrim.tracking.sensitivity import Effect, Profile
 
 # Rises of the loss below the worst by more powers of ten than these are as good as none.
@@ -36,11 +37,7 @@ def heatmap_page(title: str, profile: Profile) -> str:
         f"{profile.score:.4f}, loss {profile.loss:.4g}, {profile.weight_bytes / 1e3:,.0f} kB of weights, "
         f"{profile.latency_ms:.4g} ms. Colours mean the same rise of the loss in all maps. Hover for bytes and time."
     )
-    head = "<meta charset='utf-8'><style>body{font:15px system-ui,sans-serif;margin:24px;color:#1f2328}</style>"
-    body = f"<h1>{escape(title)}: sensitivity</h1><p>{escape(said)}</p>{''.join(charts)}"
-    return (
-        f"<!doctype html><html><head><title>{escape(title)}: sensitivity</title>{head}</head><body>{body}</body></html>"
-    )
+    return whole(f"{title}: sensitivity", f"<p>{escape(said)}</p>{''.join(charts)}")
 
 
 def _heatmap(go: Any, places: dict[str, list[Effect]], metric: str, worst: float, scale: bool) -> Any:

@@ -9,7 +9,8 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,10 +28,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from paretrim.evaluators.measurement import Measurement
-from paretrim.tracking import progress
+from paretrim.tracking import progress, registry
 from paretrim.tracking.heatmap import heatmap_page
 from paretrim.tracking.plots import front_page
 from paretrim.tracking.records import TrialRecord
+from paretrim.tracking.report_page import report_page
 from paretrim.tracking.settled import CROWDED, SEARCHED
 from paretrim.tracking.tracker import Summary, TrackingError
 from paretrim.tracking.view import KEY, TAG, View
@@ -118,14 +120,19 @@ class MlflowTracker:
             raise TrackingError(f"cannot log trial {record.number} at {self._uri}: {_brief(error)}") from error
 
     def _keep_record(self, run: Run, record: TrialRecord) -> None:
-        """Write the record beside the run: a file of ours directly, which spares MLflow several queries."""
+        """Write the record, and why it failed, beside the run: files of ours directly, which spares MLflow several queries."""
+        files = {"record.json": record.to_json()}
+        if record.state == "failed":
+            files["failure.txt"] = record.cause
         where = urlparse(run.info.artifact_uri)
         if self._local and where.scheme == "file":
             folder = Path(url2pathname(where.path))
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "record.json").write_text(record.to_json(), encoding="utf-8")
+            for name, text in files.items():
+                (folder / name).write_text(text, encoding="utf-8")
         else:
-            self._client.log_text(run.info.run_id, record.to_json(), "record.json")
+            for name, text in files.items():
+                self._client.log_text(run.info.run_id, text, name)
 
     def _cleared(self) -> set[int]:
         numbers: set[int] = set()
@@ -146,7 +153,7 @@ class MlflowTracker:
         try:
             for run in self._runs(f"tags.`{SUMMARY}` = 'true'"):
                 self._client.delete_run(run.info.run_id)
-            self._mark(summary)
+            trials = self._mark(summary)
             run = self._client.create_run(
                 self._experiment, run_name="summary", tags={SUMMARY: "true", **_prefixed(summary.notes)}
             )
@@ -156,6 +163,10 @@ class MlflowTracker:
             self._client.set_terminated(run.info.run_id)
         except Exception as error:
             raise TrackingError(f"cannot log the summary at {self._uri}: {_brief(error)}") from error
+        try:
+            registry.register(self._client, trials, summary.model, summary.models)
+        except Exception as error:
+            raise TrackingError(f"cannot register the models at {self._uri}: {_brief(error)}") from error
 
     def _log_files(self, run_id: str, summary: Summary) -> None:
         self._client.log_table(run_id, summary.report.to_frame(), "front_table.json")
@@ -163,7 +174,8 @@ class MlflowTracker:
             files = {
                 "front.json": summary.report.to_json(),
                 "front.csv": summary.report.to_csv(),
-                "front.html": front_page(summary),
+                **_page("front.html", front_page, summary),
+                **_page("report.html", report_page, summary),
             }
             if summary.sensitivity is not None:
                 files["sensitivity.html"] = heatmap_page(summary.report.job, summary.sensitivity)
@@ -179,15 +191,19 @@ class MlflowTracker:
                 Path(folder, name).write_text(text, encoding="utf-8")
             self._client.log_artifacts(run_id, folder)
 
-    def _mark(self, summary: Summary) -> None:
+    def _mark(self, summary: Summary) -> dict[int, Run]:
+        """Mark the runs of the front, and return all trials' runs by number."""
         front = {row.trial for row in summary.report.front}
+        found: dict[int, Run] = {}
         for run in self._runs(f"tags.`{_TRIAL}` != ''"):
             number = int(run.data.tags[_TRIAL])
+            found[number] = run
             wanted = {"pareto": str(number in front).lower(), "feasible": str(number in summary.feasible).lower()}
             changed = [RunTag(key, value) for key, value in wanted.items() if run.data.tags.get(key) != value]
             if changed:
                 self._client.log_batch(run.info.run_id, tags=changed)
             self._time_again(run, next((r for r in summary.records if r.number == number), None))
+        return found
 
     def _time_again(self, run: Run, record: TrialRecord | None) -> None:
         """Log the latency that counts where it was taken again; MLflow keeps the earlier one in the metric's history."""
@@ -214,6 +230,14 @@ class MlflowTracker:
             return str(known.experiment_id)
         location = None if artifacts is None else (artifacts / name).as_uri()
         return str(self._client.create_experiment(name, artifact_location=location))
+
+
+def _page(name: str, make: Callable[[Summary], str], summary: Summary) -> dict[str, str]:
+    """Return a page by its name, or why it could not be made: the numbers are logged without it."""
+    try:
+        return {name: make(summary)}
+    except Exception:  # noqa: BLE001 - as it says
+        return {f"{name}.failed.txt": traceback.format_exc()}
 
 
 def _tags(record: TrialRecord) -> dict[str, str]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from paretrim.errors import ParetrimError
+from paretrim.evaluators.artifact import Artifact
+from paretrim.tracking.constraints import Constraint
 from paretrim.tracking.importance import Importance
 from paretrim.tracking.progress import Step
 from paretrim.tracking.records import TrialRecord
@@ -16,6 +19,33 @@ from paretrim.tracking.sensitivity import Profile
 
 class TrackingError(ParetrimError):
     """The tracking server or database could not be reached or refused."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A model of the front that people ask for first.
+
+    Attributes:
+        aliases: What for: ``champion`` is exported by default, ``smallest`` and ``fastest`` meet the same condition.
+        search: Name of the search.
+        trial: Number of the trial.
+        artifact: Its file.
+        samples: File of recorded inputs and outputs.
+        threads: Threads that it was timed with.
+        requirements: What runs it, as for pip.
+        metrics: What was measured of it.
+        words: The same in a sentence.
+    """
+
+    aliases: tuple[str, ...]
+    search: str
+    trial: int
+    artifact: Artifact
+    samples: Path
+    threads: int
+    requirements: tuple[str, ...]
+    metrics: Mapping[str, float]
+    words: str
 
 
 @dataclass(frozen=True)
@@ -31,6 +61,10 @@ class Summary:
         sensitivity: What each knob does alone, where that was taken.
         progress: The search after each of its trials.
         importance: What each knob matters for each objective, where that was reckoned.
+        constraints: What a point must meet.
+        picked: Number of the trial that is exported by default; None where nothing meets the rule.
+        models: Those that are registered, under the name `model`.
+        model: The job's name.
     """
 
     report: Report
@@ -41,6 +75,10 @@ class Summary:
     sensitivity: Profile | None = None
     progress: tuple[Step, ...] = ()
     importance: Importance | None = None
+    constraints: tuple[Constraint, ...] = ()
+    picked: int | None = None
+    models: tuple[Chosen, ...] = ()
+    model: str = ""
 
 
 class Tracker(Protocol):

@@ -73,6 +73,9 @@ def data() -> paretrim.Splits:
         calibration=(images[calibration], digits.target[calibration]),
         validation=(images[validation], digits.target[validation]),
         test=(images[test], digits.target[test]),
+        # For who receives an exported model: what its outputs mean, and how raw images become inputs.
+        labels=[str(digit) for digit in range(10)],
+        preprocessing=paretrim.Preprocessing(scale=1 / 16, shape=(1, 8, 8)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,21 +11,16 @@ import typer
 from rich.console import Console
 
 from paretrim.errors import ClusterError, ParetrimError, UsageError
+from paretrim.search.options import AddressOption, JsonOption, RequirementsOption, StoreOption
 from paretrim.search.service import screen
-from paretrim.search.store import ENVIRONMENT, Store
+from paretrim.search.store import Store
 
 if TYPE_CHECKING:
     from paretrim.search.service.cluster import Cluster
 
-AddressOption = Annotated[
-    str | None, typer.Option("--address", help="A cluster, such as http://HEAD:8265; also PARETRIM_ADDRESS.")
-]
-StoreOption = Annotated[Path | None, typer.Option("--store", help=f"Folder of the results; also {ENVIRONMENT}.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name of a job.")]
-RequirementsOption = Annotated[
-    Path | None, typer.Option("--requirements", help="File of packages that the job's code needs, as for pip.")
-]
+_PATIENCE_S = 30.0
+_PROGRESS = ("trials", "of", "failed", "front", "hypervolume", "minutes")
 
 
 def register(app: typer.Typer) -> None:
@@ -187,17 +183,29 @@ def _in_store(store: Store) -> list[dict[str, Any]]:
             found = standing(name, store).to_plain()
         except ParetrimError as error:
             found = {"name": name, "state": f"unreadable: {error}"}
-        shown = ("name", "state", "trials", "of", "failed", "front", "hypervolume", "minutes")
-        rows.append({key: found.get(key) for key in shown})
+        rows.append({key: found.get(key) for key in ("name", "state", *_PROGRESS)})
     return rows
 
 
 def _in_cluster(cluster: Cluster) -> list[dict[str, Any]]:
     last = {turn.job: turn for turn in cluster.turns()}
+    known = _progress_there(cluster) if last else {}
     return [
-        {"name": t.job, "state": t.state.lower(), "started": screen.moment(t.started), "ended": screen.moment(t.ended)}
+        {
+            "name": t.job, "state": t.state.lower(),
+            **{key: known.get(t.job, {}).get(key) for key in _PROGRESS},
+            "started": screen.moment(t.started), "ended": screen.moment(t.ended),
+        }
         for t in last.values()
-    ]
+    ]  # fmt: skip
+
+
+def _progress_there(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    """Return how far jobs in the store of a cluster are, by name; nothing where it does not say."""
+    with suppress(ClusterError):  # the list itself does not hang on it
+        found = cluster.ask("all", ["jobs", "--json"], _PATIENCE_S)
+        return {row["name"]: row for row in json.loads(found.output)} if found.code == 0 else {}
+    return {}
 
 
 def _standing_there(cluster: Cluster, job: str) -> dict[str, Any]:

@@ -153,12 +153,13 @@ class Cluster:
             loop.run_until_complete(lines.aclose())
             loop.close()
 
-    def ask(self, job: str, command: Sequence[str]) -> answer.Answer:
+    def ask(self, job: str, command: Sequence[str], limit_s: float = _CALL_S) -> answer.Answer:
         """Run a command of paretrim's on the cluster and return what it answered.
 
         Args:
             job: The job that it is about.
             command: Its words, without ``paretrim``.
+            limit_s: How long to wait for it.
 
         Raises:
             ClusterError: No answer came.
@@ -169,13 +170,13 @@ class Cluster:
         turns = self.turns(job)
         installed = {"pip": turns[-1].environment["pip"]} if turns and "pip" in turns[-1].environment else {}
         self.submit(submission, job, words, installed, kind=CALL)
-        deadline = time.monotonic() + _CALL_S
+        deadline = time.monotonic() + limit_s
         with self._told():
             while (state := self._client.get_job_status(submission).value) in RUNNING:
                 if time.monotonic() > deadline:
                     self._client.stop_job(submission)
                     raise ClusterError(
-                        f"the cluster at {self.address} did not answer within {_CALL_S:.0f} s; is it busy?"
+                        f"the cluster at {self.address} did not answer within {limit_s:.0f} s; is it busy?"
                     )
                 time.sleep(_POLL_S)
             printed = str(self._client.get_job_logs(submission))

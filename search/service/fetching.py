@@ -41,7 +41,7 @@ def fetch(cluster: Cluster, job: str | None, folder: Path, options: Sequence[str
         *lines, last = found.output.splitlines()
         parcels.take(parcels.Parcel(**json.loads(last.removeprefix(_HANDED))), partial, os.environ.get(TRACKING))
         bundle.check(partial)
-    return "\n".join([*lines, f"the bundle is in {folder}; run it with: python {folder / 'run.py'}", ""])
+    return "\n".join([*lines, f"the bundle is in {folder}; run it with: python {folder / 'predict.py'}", ""])
 
 
 def hand_over(verdict: Verdict, result: Result) -> str:

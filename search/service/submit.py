@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from paretrim.search.service.package import gather
 
 JOB_FILE = "paretrim-job.yaml"
 _DIGITS = 8
+# Ray keeps what a job needs installed with the job, where all that may submit can read it.
+_WITH_SECRET = re.compile(r"https?://[^/\s@]+@|://[^/\s@:]+:[^/\s@]+@")
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,14 @@ def _packages(requirements: Path | None) -> list[str]:
         lines = requirements.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UsageError(f"cannot read the requirements '{requirements}': {error.strerror}") from None
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    for number, line in enumerate(lines, 1):
+        if _WITH_SECRET.search(line):
+            raise UsageError(
+                f"line {number} of '{requirements}' has a name or password in a URL, which everybody who may submit would see; "
+                "leave it out, and give it to pip on the cluster: PIP_EXTRA_INDEX_URL or ~/.netrc there"
+            )
+    return found
 
 
 def _pip(packages: Sequence[str]) -> Mapping[str, Any]:

@@ -121,10 +121,15 @@ class Nodes:
         self._process.start()
         self.address = str(self._end.recv())
 
-    def add(self, count: int = 1) -> None:
-        """Add nodes of one core each."""
+    def add(self, count: int = 1, temporary: Path | None = None) -> None:
+        """Add nodes of one core each.
+
+        Args:
+            count: How many.
+            temporary: Where their processes keep temporary files; by default where all do.
+        """
         for _ in range(count):
-            self._ask("add")
+            self._ask("add", {} if temporary is None else {"TMPDIR": str(temporary)})
 
     def kill(self) -> None:
         """Kill the oldest node with all its processes."""
@@ -136,12 +141,12 @@ class Nodes:
 
     def close(self) -> None:
         """End the cluster."""
-        self._end.send("close")
+        self._end.send(("close", {}))
         self._process.join(60)
         self._process.kill()
 
-    def _ask(self, what: str) -> int:
-        self._end.send(what)
+    def _ask(self, what: str, environment: dict[str, str] | None = None) -> int:
+        self._end.send((what, environment or {}))
         answer = self._end.recv()
         assert isinstance(answer, int), answer
         return answer
@@ -155,10 +160,11 @@ def _serve(end: Connection, environment: dict[str, str]) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": store})
     end.send(cluster.address)
     nodes: list[Any] = []
-    while (what := end.recv()) != "close":
+    while (asked := end.recv())[0] != "close":
+        what, settings = asked
         try:
             if what == "add":
-                nodes.append(cluster.add_node(num_cpus=1, object_store_memory=store))
+                nodes.append(cluster.add_node(num_cpus=1, object_store_memory=store, env_vars=settings))
             elif what == "kill":
                 cluster.remove_node(nodes.pop(0), allow_graceful=False)
             end.send(nodes[0].all_processes["raylet"][0].process.pid if what == "raylet" else 0)

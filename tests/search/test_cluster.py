@@ -20,6 +20,7 @@ import yaml
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # where the benchmarks lie
 
 from benchmarks.chaos_checks import disagreeing
+from benchmarks.chaos_disk import small_disk
 from paretrim.search.result import Result, open_result
 from paretrim.search.store import Store
 
@@ -182,6 +183,20 @@ def restart(server: Postgres, away_s: float) -> None:
     server.stop()
     time.sleep(away_s)
     server.start()
+
+
+def test_a_machine_without_room_waits_while_others_go_on(stage: Stage) -> None:
+    with small_disk(stage.folder / "small") as disk:
+        if not disk.mounted:
+            pytest.skip(f"no file system can be mounted here: {disk.how}")
+        stage.cluster.add()
+        stage.cluster.add(temporary=disk.folder)
+        driver = stage.begin(TRIALS + 4, parallel=2)
+        stage.until(stage.ended(3), driver)
+        with disk.full([]):
+            stage.until(stage.ended(6), driver)
+        stage.finish(driver, TRIALS + 4)
+        assert "its machine has no room: on " in stage.log
 
 
 def test_a_machine_that_does_not_see_the_store_says_so(stage: Stage) -> None:

@@ -43,7 +43,7 @@ def test_the_script_runs_the_model_on_a_file(bundle: tuple[Path, Verdict], tmp_p
     folder = shutil.copytree(bundle[0], tmp_path / "moved")
     samples = np.load(folder / "samples.npz")
     np.save(tmp_path / "in.npy", samples["inputs"])
-    command = [sys.executable, "-I", str(folder / "run.py"), str(tmp_path / "in.npy"), str(tmp_path / "out.npy")]
+    command = [sys.executable, "-I", str(folder / "predict.py"), str(tmp_path / "in.npy"), str(tmp_path / "out.npy")]
     subprocess.run(command, check=True)
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), samples["outputs"], atol=1e-4)
 

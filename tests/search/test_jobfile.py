@@ -232,8 +232,18 @@ def test_the_example_shows_every_setting() -> None:
     shown = set(leaves(yaml.safe_load(EXAMPLE.read_text())))
     named = ("minutes", "training_seconds", "patience", "trial_workers", "trial_cpus", "trial_gpus", "parallel")
     budget = {f"budget.{name}" for name in named}
-    storage = {f"storage.{name}" for name in ("folder", "study", "tracking")}
-    commented = {*budget, *storage, "priority", "cross_validation", "also", "target.name", "sampler", "earlier"}
+    storage = {f"storage.{name}" for name in ("folder", "study", "tracking", "keep_mb")}
+    commented = {
+        *budget,
+        *storage,
+        "licence",
+        "priority",
+        "cross_validation",
+        "also",
+        "target.name",
+        "sampler",
+        "earlier",
+    }
     assert set(leaves(load(EXAMPLE).model_dump())) - shown - commented == {"folder"}
 
 
@@ -242,7 +252,17 @@ def test_the_commented_settings_of_the_example_are_allowed_too(tmp_path: Path) -
     for name in ("minutes", "parallel", "  - latency_ms", "  - size_bytes"):
         assert f"\n#  {name.strip()}" in text
         text = text.replace(f"\n#  {name.strip()}", f"\n  {name.strip()}")
-    for name in ("storage", "  folder", "  study", "  tracking", "priority", "cross_validation", "also"):
+    for name in (
+        "storage",
+        "  folder",
+        "  study",
+        "  tracking",
+        "  keep_mb",
+        "licence",
+        "priority",
+        "cross_validation",
+        "also",
+    ):
         assert f"\n# {name}" in text
         text = text.replace(f"\n# {name}", f"\n{name}")
     job = load(a_file(tmp_path, text))

@@ -8,6 +8,7 @@ import pytest
 
 from paretrim.errors import UsageError
 from paretrim.search.service.package import IGNORE_FILE, gather
+from paretrim.search.service.submit import _packages
 
 
 def fill(root: Path, *names: str, size: int = 10) -> None:
@@ -65,3 +66,13 @@ def test_links_are_followed_to_files_and_left_out_where_they_lead_nowhere(tmp_pa
     package.copy(tmp_path / "copy")
     assert (tmp_path / "copy" / "weights.pt").read_bytes() == bytes(10)
     assert not (tmp_path / "copy" / "weights.pt").is_symlink()
+
+
+def test_requirements_with_a_secret_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "requirements.txt"
+    path.write_text("# mine\ntimm==1.0\ngit+ssh://git@example.org/mine.git\n")
+    assert _packages(path) == ["timm==1.0", "git+ssh://git@example.org/mine.git"]
+    for line in ("--extra-index-url https://me:secret@example.org/simple", "git+https://token@example.org/mine.git"):
+        path.write_text(f"timm\n{line}\n")
+        with pytest.raises(UsageError, match=r"line 2 of .* has a name or password in a URL"):
+            _packages(path)

@@ -49,3 +49,11 @@ def test_a_search_that_is_not_heard_of_any_more_frees_its_part() -> None:
     assert ledger.hear(Wish("a", 0, 4, 1.0), 4.0) == 0
     ledger.forget("b")
     assert ledger.hear(Wish("a", 0, 4, 1.0), 4.0) == 4
+
+
+def test_gpus_are_shared_too() -> None:
+    high, low = Wish("high", 1, 4, 1.0, 1.0), Wish("low", 0, 4, 1.0, 1.0)
+    assert shared_out([low], 64.0, 4.0) == {"low": 4}
+    assert shared_out([high, low], 64.0, 4.0) == {"high": 4, "low": 0}
+    thirds = Wish("thirds", 0, 9, 1.0, 1 / 3)
+    assert shared_out([thirds, Wish("none", 0, 2, 1.0)], 64.0, 2.0) == {"thirds": 6, "none": 2}

@@ -78,7 +78,7 @@ def stage(tmp_path: Path) -> Stage:
     return staged(a_study(tmp_path), tmp_path)
 
 
-def staged(study: Study, folder: Path, last_phase: Callable[[], None] = lambda: None) -> Stage:
+def staged(study: Study, folder: Path, last_phase: Callable[[], None] = lambda: None, *, many: bool = False) -> Stage:
     study.use_sampler(TRIALS, "random")
     ended: list[TrialRecord] = []
     searcher = StudySearcher(
@@ -93,6 +93,7 @@ def staged(study: Study, folder: Path, last_phase: Callable[[], None] = lambda: 
         judge=Lenient(),
         adrift=lambda: made.ray_died,
         last_phase=last_phase,
+        many=many,
     )
     made = Stage(study, searcher, folder, ended)
     return made
@@ -153,6 +154,45 @@ def test_a_full_disk_fails_no_trial_and_ends_the_search(stage: Stage) -> None:
     assert stage.searcher.suggest("b") == "FINISHED"
     assert not stage.ended
     assert stage.study.ask(SPACE).number == number
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Stage:
+    """A searcher whose trials run on machines that come and go; its baseline has ended."""
+    made = staged(a_study(tmp_path), tmp_path, many=True)
+    made.say("baseline", sample_record(made.begin("baseline"), kind="baseline"))
+    return made
+
+
+def test_a_machine_without_room_costs_a_trial_nothing_and_others_come_first(cluster: Stage) -> None:
+    first, second = cluster.begin("a"), cluster.begin("b")
+    cluster.searcher.give_back()
+    first = cluster.begin("a")
+    cluster.say("a", sample_record(first, state="failed", cause=f"{FULL}\non node-7: No space left on device"))
+    assert not cluster.searcher.unwritten
+    assert cluster.begin("c") == second
+    assert cluster.begin("d") == first
+    assert len(cluster.ended) == 1
+
+
+def test_a_trial_that_finds_room_nowhere_fails_and_the_search_goes_on(cluster: Stage) -> None:
+    for _ in range(10 * TRIALS + 10):
+        config = cluster.searcher.suggest("a")
+        if not isinstance(config, dict):
+            break
+        cluster.say("a", sample_record(int(config["number"]), state="failed", cause=FULL))
+    assert config == "FINISHED"
+    assert not cluster.searcher.unwritten
+    assert [r.state for r in cluster.ended] == ["complete", *["failed"] * (TRIALS - 1)]
+
+
+def test_a_machine_that_cannot_begin_does_not_use_the_budget_up(cluster: Stage) -> None:
+    number = cluster.begin("a")
+    why = "raised in its creation task\nparetrim.errors.ClusterError: the machine node-7 does not see /store"
+    cluster.searcher.failed("a", why)
+    cluster.die("a")
+    assert len(cluster.ended) == 1
+    assert number in {cluster.begin("b"), cluster.begin("c")}
 
 
 def test_a_study_that_cannot_be_written_ends_the_search(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

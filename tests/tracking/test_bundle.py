@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,21 @@ from onnx import TensorProto, helper, numpy_helper
 from paretrim.errors import ArtifactError, OutputExistsError
 from paretrim.evaluators.artifact import Artifact, pack
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
+from paretrim.evaluators.preprocessing import Preprocessing
 from paretrim.evaluators.target import TargetSettings
-from paretrim.tracking import bundle, bundle_script
+from paretrim.tracking import bundle, manifest, predict, sums
 from paretrim.tracking.bundle import Contents, appearing
+from paretrim.tracking.manifest import Origin
 from paretrim.tracking.report import row_of
 from paretrim.tracking.testing import sample_record
 
 FILES = {
-    "README.md", "bundle.json", "measurements.json", "model.onnx", "model.onnx.xz", "recipe.json", "run.py", "samples.npz",
+    "MODEL_CARD.md", "SHA256SUMS", "bundle.json", "measurements.json", "model.onnx", "model.onnx.xz", "predict.py",
+    "recipe.json", "samples.npz",
 }  # fmt: skip
+ORIGIN = Origin(
+    model="mine:net", model_sha256="a" * 64, data="mine:data", data_sha256="b" * 64, samples={"train": 9, "validation": 4}
+)  # fmt: skip
 INPUTS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 
 
@@ -50,11 +57,15 @@ def contents_of(artifact: Artifact, samples: Path) -> Contents:
         job="digits-1",
         metric="accuracy",
         runtime=OnnxRuntimeCpu(TargetSettings()).version(),
+        target=TargetSettings(),
         artifact=artifact,
         samples=samples,
         record=record,
         row=row_of(record, "accuracy", base.metrics, {}),
         baseline=row_of(base, "accuracy", base.metrics, {}),
+        origin=ORIGIN,
+        labels=("low", "middle", "high"),
+        preprocessing=Preprocessing(scale=0.5, mean=(1.0, 0.0, 0.0, 0.0), std=(2.0, 1.0, 1.0, 1.0)),
     )
 
 
@@ -127,9 +138,9 @@ def test_the_model_in_a_bundle_is_what_was_packed(folder: Path, contents: Conten
 
 
 def test_the_manifest_has_hashes_and_sizes_of_both_files(folder: Path) -> None:
-    manifest = read(folder / "bundle.json")
-    assert (manifest["schema"], manifest["job"], manifest["trial"]) == (1, "digits-1", 17)
-    for part in (manifest["model"], manifest["packed"]):
+    told = read(folder / "bundle.json")
+    assert (told["schema"], told["job"], told["trial"]) == (2, "digits-1", 17)
+    for part in (told["model"], told["packed"]):
         data = (folder / part["file"]).read_bytes()
         assert (part["bytes"], part["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
 
@@ -144,7 +155,7 @@ def test_the_recipe_and_all_measurements_are_written(folder: Path, contents: Con
 
 
 def test_the_card_is_of_the_trial(folder: Path) -> None:
-    assert (folder / "README.md").read_text().startswith("# digits-1, trial 17\n")
+    assert (folder / "MODEL_CARD.md").read_text().startswith("# digits-1, trial 17\n")
 
 
 def test_a_bundle_checks_in_a_clean_process_and_says_what_was_checked(folder: Path) -> None:
@@ -194,15 +205,19 @@ def append_to_the_model(folder: Path) -> None:
 
 
 def record_another_size(folder: Path) -> None:
-    manifest = read(folder / "bundle.json")
-    manifest["packed"]["bytes"] += 1
-    (folder / "bundle.json").write_text(json.dumps(manifest))
+    told = read(folder / "bundle.json")
+    told["packed"]["bytes"] += 1
+    (folder / "bundle.json").write_text(json.dumps(told))
 
 
 def record_another_hash(folder: Path) -> None:
-    manifest = read(folder / "bundle.json")
-    manifest["packed"]["sha256"] = "0" * 64
-    (folder / "bundle.json").write_text(json.dumps(manifest))
+    told = read(folder / "bundle.json")
+    told["packed"]["sha256"] = "0" * 64
+    (folder / "bundle.json").write_text(json.dumps(told))
+
+
+def change_the_recipe(folder: Path) -> None:
+    (folder / "recipe.json").write_text("{}")
 
 
 def lose_the_samples(folder: Path) -> None:
@@ -213,11 +228,12 @@ DAMAGE: list[tuple[Callable[[Path], None], str]] = [
     (flip_a_byte, r"model\.onnx\.xz"),
     (record_a_wrong_output, r"the outputs differ from the recorded ones by up to 1, where the largest is"),
     (record_another_shape, r"the outputs have shape \(6, 3\), \(6, 2\) was recorded"),
-    (record_a_nan, r"the outputs differ from the recorded ones"),
+    (record_a_nan, r"the recorded outputs are not finite"),
     (append_to_the_packed_file, r"model\.onnx\.xz has \d+ bytes, \d+ were recorded"),
     (append_to_the_model, r"model\.onnx has \d+ bytes, \d+ were recorded"),
     (record_another_size, r"model\.onnx\.xz has \d+ bytes, \d+ were recorded"),
     (record_another_hash, r"model\.onnx\.xz does not have the recorded SHA-256"),
+    (change_the_recipe, r"recipe\.json does not have the SHA-256 of SHA256SUMS"),
     (lose_the_samples, r"samples\.npz"),
 ]
 
@@ -234,6 +250,7 @@ def test_outputs_that_differ_by_rounding_check(folder: Path) -> None:
     samples = dict(np.load(folder / "samples.npz"))
     samples["outputs"] = samples["outputs"] + np.float32(0.001 * np.abs(samples["outputs"]).max())
     np.savez(folder / "samples.npz", **samples)
+    sums.write(folder)
     assert len(bundle.check(folder)) == 3
 
 
@@ -255,30 +272,79 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_script_runs_the_model_on_an_array(folder: Path, tmp_path: Path, contents: Contents) -> None:
-    np.save(tmp_path / "in.npy", INPUTS)
-    done = run(folder / "run.py", tmp_path / "in.npy", tmp_path / "out.npy")
+def test_the_script_prepares_raw_inputs_runs_the_model_and_names_classes(
+    folder: Path, tmp_path: Path, contents: Contents
+) -> None:
+    raw = INPUTS * np.array([2.0, 1.0, 1.0, 1.0]) + np.array([1.0, 0.0, 0.0, 0.0])
+    np.save(tmp_path / "in.npy", raw / 0.5)
+    done = run(folder / "predict.py", tmp_path / "in.npy", tmp_path / "out.npy")
     assert (done.returncode, done.stderr) == (0, "")
+    expected = np.load(contents.samples)["outputs"]
+    assert np.allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-5)
+    assert done.stdout.split() == [("low", "middle", "high")[each] for each in expected.argmax(axis=1)]
+
+
+def test_without_preprocessing_and_labels_arrays_go_in_and_out_as_they_are(tmp_path: Path, contents: Contents) -> None:
+    (plain := tmp_path / "plain").mkdir()
+    bundle.write(replace(contents, labels=None, preprocessing=None), plain)
+    np.save(tmp_path / "in.npy", INPUTS)
+    done = run(plain / "predict.py", tmp_path / "in.npy", tmp_path / "out.npy")
+    assert (done.returncode, done.stdout.strip()) == (0, "")
     assert np.allclose(np.load(tmp_path / "out.npy"), np.load(contents.samples)["outputs"], atol=1e-6)
 
 
+def test_channels_are_moved_and_samples_get_their_shape(folder: Path) -> None:
+    told = read(folder / "bundle.json")
+    for given, made in (
+        ({"channels_last": True, "shape": []}, np.moveaxis(np.ones((2, 5, 6, 3)), -1, 1).shape),
+        ({"channels_last": False, "shape": [3, 5, 6]}, (2, 3, 5, 6)),
+    ):
+        told["preprocessing"] = {"scale": 1.0, "mean": [0.5, 0.5, 0.5], "std": [], **given}
+        (folder / "bundle.json").write_text(json.dumps(told))
+        found = predict.prepared(np.ones((2, 5, 6, 3) if given["channels_last"] else (2, 90)), folder)
+        assert found.shape == made
+        assert found.dtype == np.float32
+        assert np.all(found == 0.5)
+
+
 def test_the_script_called_wrongly_says_how_to_call_it(folder: Path) -> None:
-    done = run(folder / "run.py")
+    done = run(folder / "predict.py")
     assert done.returncode == 1
-    assert "python run.py inputs.npy outputs.npy" in done.stderr
+    assert "python predict.py inputs.npy outputs.npy" in done.stderr
+
+
+def test_the_hashes_are_in_the_form_of_sha256sum(folder: Path) -> None:
+    done = subprocess.run(
+        ["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_licence_is_taken_along(contents: Contents, tmp_path: Path) -> None:
+    (notes := tmp_path / "NOTES").write_text("for research only")
+    (made := tmp_path / "made").mkdir()
+    bundle.write(replace(contents, licence=notes, origin=ORIGIN.model_copy(update={"licence": "see LICENCE"})), made)
+    assert (made / "LICENCE").read_text() == "for research only"
+    assert "| licence | see LICENCE |" in (made / "MODEL_CARD.md").read_text()
+
+
+def test_what_a_bundle_says_of_itself_is_read_back(folder: Path) -> None:
+    told = manifest.read(folder)
+    assert (told.trial, told.labels, told.target) == (17, ("low", "middle", "high"), TargetSettings())
+    assert told.origin == ORIGIN
 
 
 def test_the_script_loads_neither_torch_nor_paretrim(folder: Path) -> None:
-    spy = "import runpy, sys; script, sys.argv[:] = sys.argv[1], ['run.py', '--check']\n"
+    spy = "import runpy, sys; script, sys.argv[:] = sys.argv[1], ['predict.py', '--check']\n"
     spy += "runpy.run_path(script, run_name='__main__'); print(*{name.split('.')[0] for name in sys.modules})"
-    done = run("-c", spy, folder / "run.py")
+    done = run("-c", spy, folder / "predict.py")
     loaded = set(done.stdout.splitlines()[-1].split())
     assert {"numpy", "onnxruntime"} <= loaded
     assert not {"torch", "paretrim", "onnx", "optuna", "mlflow", "ray", "pydantic"} & loaded
 
 
 def test_the_script_imports_only_numpy_the_runtime_and_the_standard_library() -> None:
-    tree = ast.parse(Path(bundle_script.__file__).read_text())
+    tree = ast.parse(Path(predict.__file__).read_text())
     plain = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     named = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     others = {name.split(".")[0] for name in plain | named} - set(sys.stdlib_module_names)

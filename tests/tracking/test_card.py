@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from paretrim.evaluators.target import TargetSettings
 from paretrim.tracking.card import model_card
+from paretrim.tracking.manifest import Manifest, Model, Origin, Packed
 from paretrim.tracking.report import Row
 
 BASE = Row(
@@ -35,8 +37,23 @@ def line(card: str, start: str) -> str:
     return found
 
 
-def a_card(row: Row = ROW, base: Row = BASE) -> str:
-    return model_card("digits-1", "onnxruntime 1.30", row, base)
+TOLD = Manifest(
+    job="digits-1",
+    trial=17,
+    metric="accuracy",
+    runtime="onnxruntime 1.30",
+    target=TargetSettings(threads=2),
+    environment={"cpu": "A Fine Processor", "host": "secret-host"},
+    origin=Origin(
+        model="mine:net", model_sha256="a" * 64, data="mine:data", data_sha256="b" * 64, samples={"validation": 400}
+    ),
+    model=Model(sha256="c" * 64, bytes=9),
+    packed=Packed(sha256="d" * 64, bytes=8),
+)
+
+
+def a_card(row: Row = ROW, base: Row = BASE, told: Manifest = TOLD) -> str:
+    return model_card(told, row, base)
 
 
 def test_the_card_says_which_trial_of_which_search_it_is_and_what_measured_it() -> None:
@@ -81,5 +98,29 @@ def test_every_knob_of_the_recipe_is_listed() -> None:
 
 
 def test_every_file_of_a_bundle_is_explained() -> None:
-    files = ["model.onnx.xz", "model.onnx", "run.py", "samples.npz", "recipe.json", "measurements.json", "bundle.json"]
+    files = [
+        "model.onnx.xz",
+        "model.onnx",
+        "predict.py",
+        "samples.npz",
+        "recipe.json",
+        "measurements.json",
+        "bundle.json",
+        "SHA256SUMS",
+    ]
     assert [name for name in files if f"| `{name}` |" not in a_card()] == []
+
+
+def test_the_card_says_where_and_on_what_it_was_measured_and_what_that_does_not_tell() -> None:
+    card = a_card(replace(ROW, interval={"accuracy": (0.93, 0.95)}, misses={"latency_ms": 0.12}))
+    assert line(card, "cpu") == "| cpu | A Fine Processor |"
+    assert "secret-host" not in card
+    assert line(card, "data") == f"| data | `mine:data`, {'b' * 16}; samples: 400 validation |"
+    assert "400 validation samples (95% interval 0.9300 to 0.9500)" in card
+    assert "It misses what was wished for: latency_ms by 12%." in card
+
+
+def test_a_licence_that_nobody_gave_is_asked_for() -> None:
+    assert "ask who made the uncompressed model" in line(a_card(), "licence")
+    given = TOLD.origin.model_copy(update={"licence": "CC-BY-4.0"})
+    assert line(a_card(told=TOLD.model_copy(update={"origin": given})), "licence") == "| licence | CC-BY-4.0 |"

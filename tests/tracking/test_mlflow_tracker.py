@@ -33,7 +33,7 @@ from paretrim.tracking.testing import OBJECTIVES, TrackerContract, sample_record
 from paretrim.tracking.tracker import MemoryTracker, TrackingError
 from paretrim.tracking.view import View
 
-SUMMARY_FILES = {"front.json", "front.csv", "front.html", "front_table.json"}
+SUMMARY_FILES = {"front.json", "front.csv", "front.html", "front_table.json", "report.html"}
 PATIENCE_S = 60.0
 
 
@@ -342,7 +342,7 @@ def test_a_search_with_an_empty_front_has_a_summary_too(search: Search) -> None:
 def test_files_lie_in_the_folder_that_was_given(search: Search) -> None:
     search.tracker.log_summary(sample_summary([sample_record(0)]))
     assert search.artifacts is not None
-    assert {path.name for path in search.artifacts.rglob("front*")} >= SUMMARY_FILES
+    assert {path.name for path in search.artifacts.rglob("*.*")} >= SUMMARY_FILES
 
 
 def test_two_searches_in_one_database_do_not_mix(search: Search) -> None:

@@ -55,9 +55,10 @@ def page_of(summary: Summary) -> Page:
     return Page(front_page(summary))
 
 
-def drawn(page: Page) -> tuple[list[Any], dict[str, Any]]:
-    """Return the traces and the layout that the page's last script draws."""
-    _, _, call = page.scripts[-1].partition("Plotly.newPlot(")
+def drawn(page: Page, which: int = 0) -> tuple[list[Any], dict[str, Any]]:
+    """Return the traces and the layout of one of the page's figures, by default the trade-offs."""
+    figures = [text for text in page.scripts if "Plotly.newPlot(" in text and len(text) < 1_000_000]
+    _, _, call = figures[which].partition("Plotly.newPlot(")
     decoder = json.JSONDecoder()
     traces, end = decoder.raw_decode(call, call.index("["))
     layout, _ = decoder.raw_decode(call, call.index("{", end))
@@ -179,7 +180,7 @@ def test_the_knee_has_a_ring_and_its_name_in_the_table() -> None:
 def test_the_course_of_a_search_is_drawn_over_trials_and_over_training() -> None:
     steps = progress(RECORDS, OBJECTIVES, [])
     page = page_of(replace(sample_summary(RECORDS), progress=steps))
-    (over_trials, over_seconds), layout = drawn(page)
+    (over_trials, over_seconds), layout = drawn(page, -1)
     assert (over_trials["x"], over_seconds["x"]) == ([0, 3, 4, 5], [1.5, 3.0, 4.5, 6.0])
     assert over_trials["y"] == over_seconds["y"] == [step.hypervolume for step in steps]
     assert [layout[axis]["title"]["text"] for axis in ("xaxis", "xaxis2")] == ["trial", "seconds spent training"]
@@ -192,7 +193,7 @@ def test_the_importance_of_knobs_is_a_heat_map_without_what_chance_may_have_give
         ("accuracy", "latency_ms"), {"pruning.<b>stem</b>": (Weight(0.7, clear=True), Weight(0.3, clear=False))}, 60
     )
     page = page_of(replace(sample_summary(RECORDS), importance=found))
-    (heat,), _ = drawn(page)
+    (heat,), _ = drawn(page, -1)
     assert (heat["z"], heat["text"]) == ([[0.7, 0.0]], [["70%", "(30%)"]])
     assert heat["y"] == ["pruning.&lt;b&gt;stem&lt;/b&gt;"]
 
@@ -201,3 +202,21 @@ def test_why_there_is_no_importance_is_said() -> None:
     found = Importance(("accuracy",), {}, 3, "it takes 50 trials; there are 3")
     text = front_page(replace(sample_summary(RECORDS), importance=found))
     assert "Nothing is told of the knobs: it takes 50 trials; there are 3." in text
+
+
+def test_what_a_constraint_forbids_is_shaded_and_what_is_picked_is_marked() -> None:
+    constraints = (parse("accuracy >= 0.7"), parse("prefer latency_ms <= 2.0"))
+    summary = sample_summary(RECORDS, constraints=constraints)
+    traces, layout = drawn(page_of(replace(summary, constraints=constraints, picked=3)))
+    (picked,) = [trace for trace in traces if trace["name"] == "picked" and trace["showlegend"]]
+    assert (picked["x"], picked["y"]) == ([0.4321], [0.8765])
+    kinds = [shape["type"] for shape in layout["shapes"]]
+    assert kinds.count("rect") == 3  # below the accuracy, in each plot; a soft bound is only a line
+    dotted = [shape for shape in layout["shapes"] if shape["line"].get("dash") == "dot"]
+    assert [shape["x0"] for shape in dotted] == [2.0]
+
+
+def test_a_trial_is_named_by_its_points_so_that_plots_are_linked(page: Page) -> None:
+    traces, _ = drawn(page)
+    assert {number for trace in traces for number in trace["customdata"]} == {0, 3, 4}
+    assert any("plotly_hover" in script for script in page.scripts)
