@@ -57,6 +57,7 @@ def test_what_was_let_go_is_made_again_to_the_bit_and_exported(mine: Result, tmp
     assert mine.export(tmp_path / "bundle", trial=gone.number).sha256 == gone.sha256
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_after_it(one_ray: None, mine: Result) -> None:
     housekeeping.free(mine)
     trials = len(mine.records) + 1

@@ -118,7 +118,8 @@ def stopped(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A search of which every candidate was stopped before training, since all break a bound by far."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reach, "check", lambda *_: None)
-        job = a_job(constraints=["size_bytes <= 0.5% of baseline", "prefer latency_ms <= 1% of baseline"])
+        bounds = ["size_bytes <= 0.5% of baseline", "prefer latency_ms <= 1% of baseline"]
+        job = a_job(constraints=bounds, budget={"trials": 5, "parallel": 2})
         return search(job, store=tmp_path_factory.mktemp("stopped"))
 
 

@@ -105,6 +105,7 @@ def test_a_result_can_be_opened_again(finished: Result) -> None:
     assert again.require_report().to_json() == finished.require_report().to_json()
 
 
+@pytest.mark.slow  # what a replay makes is held against the file in test_replay.py, too
 def test_the_same_recipe_and_seed_make_the_same_file(finished: Result, context: TrialContext, tmp_path: Path) -> None:
     # Without Ray: the runner of trials does not know it.
     record = finished.records[4]
