@@ -11,6 +11,7 @@ _UNITS = {
     "memory_bytes": ("MB", 1e-6),
     "model_bytes": ("kB", 1e-3),
 }
+_FIRST = ("latency_ms", "size_bytes", "memory_bytes")
 
 
 def model_card(told: Manifest, row: Row, baseline: Row) -> str:
@@ -140,7 +141,8 @@ def _scores(row: Row, baseline: Row) -> str:
 
 def _costs(row: Row, baseline: Row) -> str:
     lines = ["| | this model | uncompressed | ratio |", "|---|---|---|---|"]
-    for name, value in row.metrics.items():
+    for name in sorted(row.metrics, key=lambda name: name not in _FIRST):
+        value = row.metrics[name]
         unit, factor = _UNITS.get(name, ("", 1.0))
         ratio = row.ratio.get(name)
         shown = "" if ratio is None else f"{ratio:.3f}"

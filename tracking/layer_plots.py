@@ -12,6 +12,8 @@ from paretrim.tracking.tradeoffs import BLUE, GREY
 
 _BITS, _RATIO, _BYTES = "quantization.bits", "pruning.ratio", "model_bytes"
 _FULL = 32.0
+# Scales and zero points by the dozen would hide the layers.
+_LEAST, _REST = 0.005, "all else"
 _TITLES = {"bits": "bits of the weights", "kept": "channels kept (%)", "bytes": "stored, unpacked (kB)"}
 
 
@@ -87,7 +89,10 @@ def _bytes(record: TrialRecord) -> dict[str, float]:
     for part in next((m.parts for m in record.measurements if m.name == _BYTES), ()):
         layer = part.name.rpartition(".")[0] or part.name
         sums[layer] = sums.get(layer, 0.0) + part.value / 1e3
-    return sums
+    whole = sum(sums.values())
+    shown = {layer: size for layer, size in sums.items() if size >= _LEAST * whole}
+    rest = whole - sum(shown.values())
+    return {**shown, _REST: rest} if rest > 0 else shown
 
 
 def _bars(go: Any, values: Mapping[str, float], name: str, colour: str, first: bool) -> Any:

@@ -10,6 +10,8 @@ from paretrim.tracking.tradeoffs import Bound, Layer, label, reaches, scale, spa
 
 SUFFIXES = (".png", ".svg")
 _SHAPES = {"circle": "o", "ring": "o", "star": "*", "square": "s", "diamond": "D"}
+# An axis that spans less than this has room for the numbers between powers of ten.
+_FEW = 8.0
 _PIXEL = 0.6  # of a marker, in points
 
 
@@ -54,6 +56,14 @@ def _fill(axes: Any, layers: Sequence[Layer], metric: str, cost: str, bounds: Se
     kind = scale(layers, cost)
     across, up = span(layers, cost, kind), span(layers, metric, "linear")
     axes.set(xscale=kind, xlabel=title, xlim=across, ylim=up)
+    if kind == "log":
+        # Numbers as people write them; of the ones in between only those that leave room.
+        from matplotlib.ticker import FuncFormatter, LogLocator  # noqa: PLC0415 - as above
+
+        few = across[1] / across[0] < _FEW
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 4, 5, 6, 8) if few else (2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(alpha=0.3)
     for bound in bounds:
         if bound.metric == metric:

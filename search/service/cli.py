@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -105,7 +106,11 @@ def jobs(address: AddressOption = None, store: StoreOption = None, as_json: Json
     from paretrim.search.service.remote import elsewhere, store_of
 
     cluster = elsewhere(address, store)
-    rows = _in_store(store_of(None, store)) if cluster is None else _in_cluster(cluster)
+    if cluster is None:
+        rows = _in_store(store_of(None, store))
+        rows += [] if store is not None else _not_begun({row["name"] for row in rows})
+    else:
+        rows = _in_cluster(cluster)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -185,6 +190,17 @@ def _in_store(store: Store) -> list[dict[str, Any]]:
             found = {"name": name, "state": f"unreadable: {error}"}
         rows.append({key: found.get(key) for key in ("name", "state", *_PROGRESS)})
     return rows
+
+
+def _not_begun(known: Collection[str]) -> list[dict[str, Any]]:
+    """Return the jobs of this machine's service that no store has: those that are tried first, or were not accepted."""
+    from paretrim.search.service import cluster as clusters
+    from paretrim.search.service.home import Home
+
+    here = clusters.find(None, Home())
+    last = {turn.job: turn for turn in here.turns()} if here is not None else {}
+    others = [turn for name, turn in last.items() if name not in known]
+    return [{"name": t.job, "state": t.state.lower(), **dict.fromkeys(_PROGRESS)} for t in others]
 
 
 def _in_cluster(cluster: Cluster) -> list[dict[str, Any]]:
