@@ -14,7 +14,7 @@ from typing import Any
 KEY = "paretrim"
 TAG = f"mlflow.sharedViewState.{KEY}"
 _MOST_KNOBS = 8
-_FRONT, _REST = "paretrim-front", "paretrim-rest"
+_FRONT, _KNOBS, _REST = "paretrim-front", "paretrim-knobs", "paretrim-rest"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class View:
         """Return the view as MLflow stores it."""
         columns = [f"metrics.`{name}`" for name in (self.metric, *self.costs)]
         state: dict[str, Any] = {
-            "orderByKey": f"metrics.`{self.metric}`",
+            "orderByKey": "tags.`pareto`",  # the front first
             "orderByAsc": False,
             "searchFilter": "",
             "startTime": "ALL",
@@ -45,7 +45,12 @@ class View:
             "selectedColumns": [*columns, "tags.`pareto`", "tags.`paretrim.kind`"],
             "runsHiddenMode": "SHOW_ALL",
             "compareRunCharts": self._charts(),
-            "compareRunSections": [_section(_FRONT, "Trade-offs", True), _section(_REST, "Model metrics", False)],
+            "compareRunSections": [
+                _section(_FRONT, "Trade-offs", columns=3),
+                # Side by side with others, a dozen axes lie on top of each other.
+                _section(_KNOBS, "Knobs and objectives", columns=1, cardHeight=460),
+                _section(_REST, "Model metrics", display=False),
+            ],
             "isAccordionReordered": True,
             "autoRefreshEnabled": True,
             "hideEmptyCharts": True,
@@ -60,6 +65,7 @@ class View:
         lines = _chart(
             "PARALLEL",
             "knobs and objectives",
+            metricSectionId=_KNOBS,
             selectedParams=list(self.knobs[:_MOST_KNOBS]),
             selectedMetrics=[self.metric, *self.costs],
             showAllRuns=True,
@@ -84,7 +90,6 @@ def _axis(metric: str) -> dict[str, str]:
     return {"key": metric, "type": "METRIC"}
 
 
-def _section(identifier: str, name: str, display: bool) -> dict[str, Any]:
-    return {
-        "uuid": identifier, "name": name, "display": display, "isReordered": True, "deleted": False, "isGenerated": False
-    }  # fmt: skip
+def _section(identifier: str, name: str, *, display: bool = True, **layout: int) -> dict[str, Any]:
+    kept = {"isReordered": True, "deleted": False, "isGenerated": False}
+    return {"uuid": identifier, "name": name, "display": display, **kept, **layout}
