@@ -38,7 +38,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SideBySide:
     """Two searches.
 
     Attributes:
@@ -71,7 +71,7 @@ class Comparison:
         return json.dumps(document, indent=2)
 
 
-def compare(first: Result, second: Result) -> Comparison:
+def compare(first: Result, second: Result) -> SideBySide:
     """Compare two searches of the same metric.
 
     Raises:
@@ -110,7 +110,7 @@ def compare(first: Result, second: Result) -> Comparison:
         for result, found, mine in zip((first, second), points, own, strict=True)
     ]
     union = [*points[0].values(), *points[1].values()]
-    return Comparison(
+    return SideBySide(
         metric, objectives, base, _volume(union, objectives, base), (sides[0], sides[1]), tuple(_notes(first, second))
     )
 

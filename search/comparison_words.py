@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from rich import box
 from rich.table import Table
 
-from paretrim.search.comparison import Comparison, Side
+from paretrim.search.comparison import Side, SideBySide
 from paretrim.search.words import heading, quantity
 
 _MOST = 12
 
 
-def lines(found: Comparison) -> Iterator[Table | str]:
+def lines(found: SideBySide) -> Iterator[Table | str]:
     """Yield what is told of two searches in a terminal."""
     head, *others = rows(found)
     table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
@@ -25,7 +25,7 @@ def lines(found: Comparison) -> Iterator[Table | str]:
     yield from notes(found)
 
 
-def rows(found: Comparison) -> list[list[str]]:
+def rows(found: SideBySide) -> list[list[str]]:
     """Return a table of both, its heading first."""
     sides = found.sides
     return [
@@ -42,7 +42,7 @@ def rows(found: Comparison) -> list[list[str]]:
     ]
 
 
-def notes(found: Comparison) -> Iterator[str]:
+def notes(found: SideBySide) -> Iterator[str]:
     """Yield sentences about both."""
     first, second = found.sides
     yield _own(first, second)

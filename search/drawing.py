@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paretrim.errors import UsageError
-from paretrim.search.comparison import Comparison
+from paretrim.search.comparison import SideBySide
 from paretrim.search.comparison_words import notes, rows
 from paretrim.search.result import Result
 from paretrim.tracking import comparison_page, tradeoff_image
@@ -38,7 +38,7 @@ def draw_front(result: Result, file: Path) -> None:
         tradeoff_image.draw(layers, report.metric, costs, bounds, f"{result.name}: the front", file)
 
 
-def draw_comparison(found: Comparison, file: Path) -> None:
+def draw_comparison(found: SideBySide, file: Path) -> None:
     """Draw two fronts; as a page, with what is told of them.
 
     Raises:

@@ -19,32 +19,21 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Model(_Part):
-    """The model file.
+class _File(_Part):
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=1)
 
-    Attributes:
-        file: Its name.
-        sha256: Its hash.
-        bytes: Its size.
-    """
+
+class Model(_File):
+    """The model file, with its name, hash and size."""
 
     file: Literal["model.onnx"] = "model.onnx"
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    bytes: int = Field(ge=1)
 
 
-class Packed(_Part):
-    """The same file as it ships.
-
-    Attributes:
-        file: Its name.
-        sha256: Its hash, by which the search knows it.
-        bytes: Its size.
-    """
+class Packed(_File):
+    """The same file as it ships; the search knows it by its hash."""
 
     file: Literal["model.onnx.xz"] = "model.onnx.xz"
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    bytes: int = Field(ge=1)
 
 
 class Origin(_Part):
