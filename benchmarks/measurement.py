@@ -192,8 +192,7 @@ def _lowered(address: TargetAddress, subject: Subject, model: nn.Module, bits: i
     layers = [name for name, part in model.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)]
     samples = _samples(subject)
     request = LoweringRequest(
-        subject.shape,
-        "float32",
+        Signature.single(subject.shape),
         of_widths(dict.fromkeys(layers, bits)) if bits < 32 else {},
         Split((samples, np.zeros(len(samples), np.int64)), "calibration"),
     )
@@ -209,7 +208,7 @@ def _samples(subject: Subject) -> np.ndarray[tuple[int, ...], np.dtype[np.float3
 
 def _naive(model: Path, bench: Bench) -> float:
     """Return what most scripts report: the mean of some calls with one input, in this process, in milliseconds."""
-    session, batch = bench.address.build().open(model), np.load(bench.inputs)[0]
+    session, batch = bench.address.build().open(model), np.load(bench.inputs)["arr_0"][0]
     session(batch)
     started = time.perf_counter()
     for _ in range(_NAIVE_CALLS):

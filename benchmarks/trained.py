@@ -216,6 +216,6 @@ def _train(net: nn.Module, data: paretrim.Splits, epochs: int) -> None:
     for epoch in range(epochs):
         for batch in split.batches(128, seed=epoch):
             optimizer.zero_grad()
-            functional.cross_entropy(net.train()(batch.inputs), batch.labels).backward()
+            functional.cross_entropy(batch.inputs.through(net.train()), batch.labels).backward()
             optimizer.step()
             schedule.step()

@@ -11,7 +11,7 @@ from paretrim.evaluators.bootstrap import Interval, Resampled, resample
 from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.splits import Split
-from paretrim.evaluators.target import Session, as_batch
+from paretrim.evaluators.target import Session
 
 Tensor = torch.Tensor
 _BATCH = 256
@@ -42,7 +42,7 @@ class AccuracyEvaluator:
             ArtifactError: They are not finite, or of another shape than expected.
         """
         batches = self._split.batches(_BATCH)
-        answers = torch.cat([torch.from_numpy(session(as_batch(batch.inputs))) for batch in batches])
+        answers = torch.cat([torch.from_numpy(session(*batch.inputs.arrays())) for batch in batches])
         expected = answers.shape[1:] if self._expected is None else self._expected
         if tuple(answers.shape) != (len(self._split), *expected):
             raise ArtifactError(

@@ -5,6 +5,7 @@ Evaluators are found through the entry-point group ``paretrim.evaluators``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,6 +17,7 @@ from paretrim.evaluators import cores
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
+from paretrim.evaluators.signature import Part, Signature
 from paretrim.evaluators.target import Array, TargetAddress
 
 GROUP = "paretrim.evaluators"
@@ -29,7 +31,7 @@ class Bench:
         address: The target, also for processes that measure on it.
         baseline: The unpacked baseline model, for measurements that are taken beside it.
         empty: The smallest model that takes the same inputs.
-        inputs: A file of different input batches, shape ``(K, batch, ...)``.
+        inputs: A file of different batches: an array for each input, shape ``(K, batch, ...)``.
         lane: Keeps training out while something is timed.
         reference_ms: The baseline's latency when the search began; None while that is not known.
         cores: Cores to measure on.
@@ -46,25 +48,27 @@ class Bench:
     throughput_batches: tuple[int, ...] = ()
 
 
-def set_up(address: TargetAddress, baseline: Artifact, samples: Array, folder: Path, lane: Lane) -> Bench:
+def set_up(address: TargetAddress, baseline: Artifact, samples: Mapping[str, Array], folder: Path, lane: Lane) -> Bench:
     """Lay out a bench in a folder, on the last cores that this process may use.
 
     Args:
         address: The target.
         baseline: The uncompressed model's artifact.
-        samples: Inputs, shape ``(N, ...)``; cut into batches of the target's size.
+        samples: Inputs by their names in the artifact, each of shape ``(N, ...)``; cut into batches of the target's size.
         folder: A folder of this process; made when it is missing.
         lane: The machine's measuring lane.
     """
     folder.mkdir(parents=True, exist_ok=True)
     suffix = Path(baseline.path.stem).suffix
-    files = (folder / f"baseline{suffix}", folder / f"empty{suffix}", folder / "inputs.npy")
+    files = (folder / f"baseline{suffix}", folder / f"empty{suffix}", folder / "inputs.npz")
     bench = Bench(address, *files, lane, cores=cores.last(address.settings.threads))
     bench.baseline.write_bytes(baseline.read())
-    address.build().empty(samples.shape[1:], str(samples.dtype), bench.empty)
+    parts = tuple(Part(name, each.shape[1:], str(each.dtype)) for name, each in samples.items())
+    address.build().empty(Signature(parts), bench.empty)
     size = address.settings.batch_size
-    batches = max(1, len(samples) // size)
-    np.save(bench.inputs, np.resize(samples, (batches, size, *samples.shape[1:])))
+    batches = max(1, len(next(iter(samples.values()))) // size)
+    # By position, as a session takes them.
+    np.savez(bench.inputs, *(np.resize(each, (batches, size, *each.shape[1:])) for each in samples.values()))
     return bench
 
 

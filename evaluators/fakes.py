@@ -17,6 +17,7 @@ from paretrim.evaluators.abilities import Abilities
 from paretrim.evaluators.artifact import Artifact, pack
 from paretrim.evaluators.evaluator import Bench, Specimen
 from paretrim.evaluators.measurement import Measurement
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.target import Array, LoweringRequest, MainMemory, Session, TargetSettings
 from paretrim.evaluators.weights import StoredTensor, Weights
 
@@ -88,7 +89,7 @@ class FakeTarget(MainMemory):
         tensors = tuple(StoredTensor(name, str(a.dtype), a.shape, a.nbytes) for name, a in arrays.items())
         return Weights(tensors, sum(tensor.bytes for tensor in tensors))
 
-    def empty(self, input_shape: tuple[int, ...], dtype: str, path: Path) -> None:  # noqa: ARG002
+    def empty(self, inputs: Signature, path: Path) -> None:  # noqa: ARG002
         """Write a file of no layers, which gives back its input."""
         with path.open("wb") as file:
             np.savez(file)

@@ -7,8 +7,12 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any, TypedDict
 
 import torch
+
+from paretrim.evaluators.inputs import zeros
+from paretrim.evaluators.signature import Signature
 
 FIXED_BATCH = (
     "the model exports with a fixed number of samples only: somewhere it uses the batch size as a number, in a "
@@ -16,9 +20,24 @@ FIXED_BATCH = (
 )
 
 
-def example_inputs(input_shape: tuple[int, ...], input_dtype: str) -> torch.Tensor:
-    """Return inputs to trace a model with, shape ``(2, *input_shape)``: a batch of one would be taken for no batch."""
-    return torch.zeros((2, *input_shape), dtype=getattr(torch, input_dtype))
+class Traced(TypedDict):
+    """What an exporter traces a model with."""
+
+    args: tuple[torch.Tensor, ...]
+    kwargs: dict[str, torch.Tensor]
+    dynamic_shapes: tuple[Any, ...] | dict[str, Any]
+
+
+def traced(inputs: Signature) -> Traced:
+    """Return inputs to trace a model with, with a free number of samples: two, since one would be taken for none."""
+    example, free = zeros(inputs, 2), torch.export.Dim("batch")
+    if inputs.named:
+        return Traced(
+            args=(),
+            kwargs=dict(zip(inputs.names, example.parts, strict=True)),
+            dynamic_shapes={name: {0: free} for name in inputs.names},
+        )
+    return Traced(args=example.parts, kwargs={}, dynamic_shapes=tuple({0: free} for _ in example.parts))
 
 
 def innermost(error: Exception) -> str:

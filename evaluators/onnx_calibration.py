@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -12,7 +12,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
 
 from paretrim.evaluators.splits import Split
 from paretrim.evaluators.storage import Calibrator
-from paretrim.evaluators.target import Array, as_batch
+from paretrim.evaluators.target import Array
 
 METHODS: Mapping[Calibrator, Any] = {
     "minmax": CalibrationMethod.MinMax,
@@ -32,13 +32,13 @@ _QUANTIZE: Any = import_module("onnxruntime.quantization.quantize")
 class Samples(CalibrationDataReader):  # type: ignore[misc]
     """Gives the quantizer batches of a split: all samples, or evenly spaced ones to calibrators that keep all."""
 
-    def __init__(self, split: Split, name: str, calibrator: Calibrator) -> None:
+    def __init__(self, split: Split, names: Sequence[str], calibrator: Calibrator) -> None:
         self._batches: Iterator[dict[str, Array]] = (
-            {name: as_batch(batch.inputs)} for batch in surveyed(split, calibrator).batches(_BATCH)
+            dict(zip(names, batch.inputs.arrays(), strict=True)) for batch in surveyed(split, calibrator).batches(_BATCH)
         )
 
     def get_next(self) -> dict[str, Array] | None:
-        """Return the next batch by the name of the input, or None."""
+        """Return the next batch by the names of the inputs, or None."""
         return next(self._batches, None)
 
 

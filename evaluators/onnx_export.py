@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from paretrim.errors import LoweringError
-from paretrim.evaluators.lowering import FIXED_BATCH, example_inputs, innermost, quiet
+from paretrim.evaluators.lowering import FIXED_BATCH, innermost, quiet, traced
+from paretrim.evaluators.signature import Signature
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -29,27 +30,24 @@ class Exported:
     layer_nodes: dict[str, list[str]]
 
 
-def export(model: nn.Module, input_shape: tuple[int, ...], input_dtype: str) -> Exported:
+def export(model: nn.Module, inputs: Signature) -> Exported:
     """Export a model with a free batch dimension; batch normalization is folded into the weights.
 
     Args:
-        model: In evaluation mode, on the CPU, with one input and one output.
-        input_shape: Shape of one sample.
-        input_dtype: Name of the torch type of the input, such as ``float32``.
+        model: In evaluation mode, on the CPU, with one output.
+        inputs: What one sample's inputs are.
 
     Raises:
         LoweringError: The exporter does not take the model; the message has its reason.
     """
-    example = example_inputs(input_shape, input_dtype)
     try:
         with quiet():
             program = torch.onnx.export(
                 model.eval(),
-                (example,),
+                **traced(inputs),
                 dynamo=True,
-                input_names=["input"],
+                input_names=list(inputs.names),
                 output_names=["output"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
                 external_data=False,
                 verbose=False,
             )

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from paretrim.evaluators.abilities import Abilities
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.target import LoweringRequest, TargetSettings
 from paretrim.evaluators.weights import StoredTensor
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     import torch
 
     from paretrim.evaluators.artifact import Artifact
-
-INPUT, OUTPUT = "input", "output"
 
 
 class OnnxFile(ABC):
@@ -42,7 +41,7 @@ class OnnxFile(ABC):
         from paretrim.evaluators.onnx_export import export
         from paretrim.evaluators.onnx_quantize import quantize
 
-        exported = export(model, request.input_shape, request.input_dtype)
+        exported = export(model, request.inputs)
         with TemporaryDirectory(prefix="paretrim-") as scratch:
             sign, narrow = self.settings.activations, self.abilities().weight_only
             return pack(quantize(exported, model, request, sign, narrow, Path(scratch)), folder)
@@ -51,18 +50,18 @@ class OnnxFile(ABC):
     def abilities(self) -> Abilities:
         """Return what the runtime can do with compressed layers."""
 
-    def empty(self, input_shape: tuple[int, ...], dtype: str, path: Path) -> None:
-        """Write a model that returns its input."""
+    def empty(self, inputs: Signature, path: Path) -> None:
+        """Write a model that returns its inputs."""
         import numpy as np
-        from onnx import TensorProto, helper, save
+        from onnx import helper, save
 
-        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype)) if dtype else TensorProto.FLOAT
-        shape = ["batch", *input_shape]
+        kinds = [helper.np_dtype_to_tensor_dtype(np.dtype(part.dtype)) for part in inputs.parts]
+        told = [(part.name, kind, ["batch", *part.shape]) for part, kind in zip(inputs.parts, kinds, strict=True)]
         graph = helper.make_graph(
-            [helper.make_node("Identity", [INPUT], [OUTPUT])],
+            [helper.make_node("Identity", [name], [f"{name}_out"]) for name in inputs.names],
             "empty",
-            [helper.make_tensor_value_info(INPUT, kind, shape)],
-            [helper.make_tensor_value_info(OUTPUT, kind, shape)],
+            [helper.make_tensor_value_info(*each) for each in told],
+            [helper.make_tensor_value_info(f"{name}_out", kind, shape) for name, kind, shape in told],
         )
         save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
 

@@ -101,7 +101,7 @@ def _to_integers(
             quantize_static(
                 str(source),
                 str(result),
-                Samples(request.calibration, proto.graph.input[0].name, calibrator),
+                Samples(request.calibration, [each.name for each in proto.graph.input], calibrator),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=_ACTIVATIONS[activations],

@@ -33,10 +33,10 @@ class OnnxRuntime(OnnxFile):
             ArtifactError: The runtime does not load it.
         """
         session = self._load(path, self._options())
-        name = session.get_inputs()[0].name
+        names = [each.name for each in session.get_inputs()]
 
-        def call(inputs: Array) -> Array:
-            outputs: Any = session.run(None, {name: inputs})
+        def call(*inputs: Array) -> Array:
+            outputs: Any = session.run(None, dict(zip(names, inputs, strict=True)))
             return outputs[0]  # type: ignore[no-any-return]
 
         return call

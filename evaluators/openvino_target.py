@@ -39,8 +39,8 @@ class OpenVinoCpu(MainMemory, OnnxFile):
         """
         request = self._compiled(path).create_infer_request()
 
-        def call(inputs: Array) -> Array:
-            outputs: Any = request.infer(inputs, share_inputs=True)
+        def call(*inputs: Array) -> Array:
+            outputs: Any = request.infer(list(inputs), share_inputs=True)
             return outputs[0]  # type: ignore[no-any-return]
 
         return call

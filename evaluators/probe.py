@@ -17,7 +17,7 @@ from paretrim.evaluators import meters, timing
 from paretrim.evaluators.child import kept_output
 from paretrim.evaluators.crowd import Watch
 from paretrim.evaluators.memory_peak import Rise
-from paretrim.evaluators.target import Array, Session, Target, TargetAddress
+from paretrim.evaluators.target import Batch, Session, Target, TargetAddress
 
 _MEMORY_CALLS = 20
 _ENERGY_S = 1.0
@@ -39,7 +39,7 @@ def _answered(question: Callable[[dict[str, Any], Target], dict[str, Any]]) -> d
 
 def latency(request: dict[str, Any], target: Target) -> dict[str, Any]:
     """Time models against the first of them, and the throughput of the last."""
-    inputs: list[Array] = list(np.load(request["inputs"]))
+    inputs = _inputs(request)
     models: list[Callable[[], Session]] = [lambda path=path: target.open(Path(path)) for path in request["models"]]  # type: ignore[misc]
     on_device = target.device_peak() is not None
     alone = target.settings.threads == 1 and not on_device
@@ -55,19 +55,19 @@ def latency(request: dict[str, Any], target: Target) -> dict[str, Any]:
         "models": [_clocked(each, found[0]) for each in found],
         "crowd": asdict(crowd),
         "others_present": crowd.present(),
-        "throughput": {str(len(batch)): timing.throughput(session, batch) for batch in batches},
+        "throughput": {str(len(batch[0])): timing.throughput(session, batch) for batch in batches},
     }
 
 
 def memory(request: dict[str, Any], target: Target) -> dict[str, Any]:
     """Serve a model, and return by how much this process's memory rose from the moment before it was loaded."""
     target.version()  # imports the runtime, which is not the model's doing
-    inputs = list(np.load(request["inputs"]))
+    inputs = _inputs(request)
     target.forget_device_peak()
     rise = Rise()
     session = target.open(Path(request["model"]))
     for i in range(_MEMORY_CALLS):
-        session(inputs[i % len(inputs)])
+        session(*inputs[i % len(inputs)])
     return {"peak_bytes": rise.peak_bytes(), "device": target.device_peak()}
 
 
@@ -78,12 +78,12 @@ def weigh(request: dict[str, Any], target: Target) -> dict[str, Any]:
 
 def energy(request: dict[str, Any], target: Target) -> dict[str, Any]:
     """Return the energy of a call above that of the idle machine, from all meters that can be read."""
-    inputs: list[Array] = list(np.load(request["inputs"]))
+    inputs = _inputs(request)
     session = target.open(Path(request["model"]))
     timing.warm_up(session, inputs)
     found = meters.readable()
     idle, idle_s, _ = _metered(found, lambda _: time.sleep(0.01))
-    used, busy_s, calls = _metered(found, lambda calls: session(inputs[calls % len(inputs)]))
+    used, busy_s, calls = _metered(found, lambda calls: session(*inputs[calls % len(inputs)]))
     watts = idle / idle_s
     return {
         "meters": ", ".join(meter.name for meter in found),
@@ -121,9 +121,15 @@ def _clocked(clocked: timing.Clocked, first: timing.Clocked) -> dict[str, Any]:
     }
 
 
-def _batches(inputs: list[Array], sizes: tuple[int, ...]) -> list[Array]:
-    samples = np.concatenate(inputs)
-    return [np.resize(samples, (size, *samples.shape[1:])) for size in sizes]
+def _inputs(request: dict[str, Any]) -> list[Batch]:
+    """Return different batches of all inputs."""
+    with np.load(request["inputs"]) as file:
+        return list(zip(*(file[name] for name in file.files), strict=True))
+
+
+def _batches(inputs: list[Batch], sizes: tuple[int, ...]) -> list[Batch]:
+    samples = [np.concatenate(part) for part in zip(*inputs, strict=True)]
+    return [tuple(np.resize(part, (size, *part.shape[1:])) for part in samples) for size in sizes]
 
 
 if __name__ == "__main__":

@@ -50,9 +50,11 @@ def served(address: TargetAddress, model: Path, limit_s: float = _LIMIT_S) -> It
         with _within(process, limit_s, "loading", words):
             _read(process.stdout)  # an empty array: it is loaded
 
-        def ask(batch: Array) -> Array:
-            with _within(process, limit_s, f"a batch of shape {batch.shape}", words):
-                _write(process.stdin, batch)
+        def ask(*batch: Array) -> Array:
+            with _within(process, limit_s, f"a batch of shape {', '.join(str(part.shape) for part in batch)}", words):
+                _write(process.stdin, np.array(len(batch)))
+                for part in batch:
+                    _write(process.stdin, part)
                 return _read(process.stdout)
 
         yield ask
@@ -151,7 +153,7 @@ def main() -> None:
     session = TargetAddress.from_plain(request["target"]).build().open(Path(request["model"]))
     _write(answers, np.zeros(0))
     while batches.peek(1):
-        _write(answers, session(_read(batches)))
+        _write(answers, session(*(_read(batches) for _ in range(int(_read(batches))))))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,10 +12,12 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset, default_collate
 
 from paretrim.errors import DataError
+from paretrim.evaluators.inputs import Inputs, joined
 from paretrim.evaluators.preprocessing import Preprocessing
 
 Tensor = torch.Tensor
 _SURVEYED = 4096
+_LABELS = ("labels", "label")
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,12 @@ class Batch:
     """Some samples.
 
     Attributes:
-        inputs: Shape ``(N, ...)``.
+        inputs: Of ``N`` samples.
         labels: Shape ``(N,)`` for classes, ``(N, ...)`` for regression.
         index: Positions of the samples in their split, shape ``(N,)``.
     """
 
-    inputs: Tensor
+    inputs: Inputs
     labels: Tensor
     index: Tensor
 
@@ -36,9 +38,12 @@ class Batch:
 class Split:
     """One part of the data: ``N`` samples of an input and a label.
 
+    An input is one array; or a tuple of several, for a model that takes them by position; or a mapping of names to
+    several, for one that takes them by name.
+
     Args:
-        data: A pair of arrays or tensors of equal length, or a map-style ``torch.utils.data.Dataset`` whose items
-            are (input, label) pairs.
+        data: A pair (inputs, labels) of arrays or tensors of equal length, or a map-style ``torch.utils.data.Dataset`` whose
+            items are (input, label) pairs, or mappings with a ``label`` or ``labels`` in them.
         name: What to call it in messages.
 
     Raises:
@@ -47,7 +52,7 @@ class Split:
 
     def __init__(self, data: Any, name: str = "data") -> None:
         self.name = name
-        self._arrays: tuple[Tensor, Tensor] | None = None
+        self._arrays: tuple[Inputs, Tensor] | None = None
         self._dataset: Dataset[Any] | None = None
         if isinstance(data, Split):
             self._arrays, self._dataset = data._arrays, data._dataset
@@ -58,7 +63,7 @@ class Split:
         else:
             raise DataError(
                 f"the {name} split is a {type(data).__name__}; give a pair (inputs, labels) of arrays or tensors, "
-                "or a map-style torch Dataset whose items are such pairs"
+                "or a map-style torch Dataset whose items are such pairs, or mappings with a label among them"
             )
         if len(self) == 0:
             raise DataError(f"the {name} split is empty; it needs at least one sample")
@@ -83,9 +88,8 @@ class Split:
             inputs, labels = self._arrays
             return Batch(inputs[index], labels[index], index)
         dataset = cast("Dataset[Any]", self._dataset)
-        inputs, labels = default_collate([dataset[i] for i in index.tolist()])
-        inputs = inputs.float() if isinstance(inputs, Tensor) and inputs.dtype == torch.float64 else inputs
-        return Batch(inputs, torch.as_tensor(labels), index)
+        inputs, labels = default_collate([_pair(dataset[i]) for i in index.tolist()])
+        return Batch(Inputs.of(inputs), torch.as_tensor(labels), index)
 
     def first(self, count: int) -> Batch:
         """Return the first samples, at most `count`."""
@@ -100,8 +104,8 @@ class Split:
     def joined(self, other: Split) -> Split:
         """Return the samples of this split and, after them, those of another."""
         if self._arrays is not None and other._arrays is not None:
-            pairs = zip(self._arrays, other._arrays, strict=True)
-            return Split(tuple(torch.cat(pair) for pair in pairs), self.name)
+            (own, labels), (more, others) = self._arrays, other._arrays
+            return Split((joined([own, more]), torch.cat([labels, others])), self.name)
         return Split(ConcatDataset([_Samples(self), _Samples(other)]), self.name)
 
     def survey(self) -> Iterator[Batch]:
@@ -114,7 +118,11 @@ class Split:
 
     def sample_hashes(self) -> list[bytes]:
         """Return a hash of the input and label of each surveyed sample."""
-        return [_sample_hash(x, y) for batch in self.survey() for x, y in zip(batch.inputs, batch.labels, strict=True)]
+        return [
+            _sample_hash(x, y)
+            for batch in self.survey()
+            for x, y in zip(batch.inputs.samples(), batch.labels, strict=True)
+        ]
 
     def fingerprint(self) -> str:
         """Return a hash over the length and the surveyed samples."""
@@ -125,18 +133,13 @@ class Split:
 
     def _check_first(self) -> None:
         try:
-            batch = self.first(1)
-        except DataError:
-            raise
+            self.first(1)
+        except DataError as error:
+            raise DataError(f"the {self.name} split: {error}") from None
         except Exception as error:
             raise DataError(
                 f"the {self.name} split cannot give its first sample: {type(error).__name__}: {error}"
             ) from error
-        if not isinstance(batch.inputs, Tensor):
-            raise DataError(
-                f"an input of the {self.name} split is a {type(batch.inputs).__name__}; models of one tensor input are "
-                "supported, so give one array or tensor per sample"
-            )
 
 
 class _Samples(Dataset[Any]):
@@ -148,9 +151,11 @@ class _Samples(Dataset[Any]):
     def __len__(self) -> int:
         return len(self._split)
 
-    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, position: int) -> tuple[Any, Tensor]:
         sample = self._split.at(torch.tensor([position]))
-        return sample.inputs[0], sample.labels[0]
+        (one,) = sample.inputs.samples()
+        given = one.arguments()
+        return (given[0] if isinstance(given, tuple) and len(given) == 1 else given), sample.labels[0]
 
 
 class HeldOut:
@@ -182,7 +187,8 @@ class SearchSplits:
 class Splits:
     """The data of a job.
 
-    Each part is a pair of arrays or tensors ``(inputs, labels)``, or a map-style torch ``Dataset`` of such pairs.
+    Each part is a pair ``(inputs, labels)`` of arrays or tensors, or a map-style torch ``Dataset`` of such pairs; see `Split`
+    for models of several inputs.
 
     Args:
         train: For recovery training.
@@ -250,30 +256,49 @@ class Splits:
         return self.search.train, self.search.calibration, self.search.validation, self.test.unseal()
 
 
-def _as_tensors(inputs: Any, labels: Any, name: str) -> tuple[Tensor, Tensor]:
+def _as_tensors(inputs: Any, labels: Any, name: str) -> tuple[Inputs, Tensor]:
     try:
-        x, y = _tensor(inputs), _tensor(labels)
+        x, y = Inputs.of(inputs), _tensor(labels)
+    except DataError as error:
+        raise DataError(f"the {name} split: {error}") from None
     except (TypeError, ValueError) as error:
         raise DataError(f"the {name} split cannot be read as two arrays: {error}") from error
-    if x.dim() == 0 or y.dim() == 0 or len(x) != len(y):
+    if any(part.dim() == 0 for part in x.parts) or y.dim() == 0 or len(x) != len(y):
+        shapes = " and ".join(str(tuple(part.shape)) for part in x.parts)
         raise DataError(
-            f"the {name} split has inputs of shape {tuple(x.shape)} and labels of shape {tuple(y.shape)}; "
+            f"the {name} split has inputs of shape {shapes} and labels of shape {tuple(y.shape)}; "
             "their first dimensions must be equal"
         )
-    return (x.float() if x.dtype == torch.float64 else x), y
+    return x, y
 
 
 def _tensor(data: Any) -> Tensor:
     return torch.as_tensor(np.asarray(data.detach() if isinstance(data, Tensor) else data))
 
 
-def _sample_hash(x: Tensor, y: Tensor) -> bytes:
+def _pair(item: Any) -> tuple[Any, Any]:
+    """Return a dataset's item as (inputs, label)."""
+    if not isinstance(item, Mapping):
+        inputs, label = item
+        return inputs, label
+    label = next((name for name in _LABELS if name in item), None)
+    if label is None:
+        raise DataError(
+            f"an item is a mapping of {', '.join(map(str, item))}, with none of {' or '.join(_LABELS)} among them; rename what is "
+            "learned to 'label', or give (inputs, label) pairs"
+        )
+    return {name: value for name, value in item.items() if name != label}, item[label]
+
+
+def _sample_hash(x: Inputs, y: Tensor) -> bytes:
     # The same label may be stored in another type in another split.
     y = y.double() if y.is_floating_point() else y.long()
-    return hashlib.sha256(x.numpy().tobytes() + y.numpy().tobytes()).digest()[:16]
+    parts = b"".join(part.numpy().tobytes() for part in x.parts)
+    return hashlib.sha256(parts + y.numpy().tobytes()).digest()[:16]
 
 
 def _unfit_inputs(part: Split) -> Iterator[str]:
-    odd = (not bool(torch.isfinite(b.inputs).all()) for b in part.survey() if b.inputs.is_floating_point())
+    floats = (each for batch in part.survey() for each in batch.inputs.parts if each.is_floating_point())
+    odd = (not bool(torch.isfinite(each).all()) for each in floats)
     if any(odd):
         yield f"the {part.name} split has inputs that are NaN or infinite; clean them before the search"

@@ -12,11 +12,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from paretrim.errors import UsageError, nearest
 from paretrim.evaluators.abilities import Abilities
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.storage import Activation, Storage
 from paretrim.evaluators.weights import Weights
 
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 GROUP = "paretrim.targets"
 Array = npt.NDArray[Any]
-Session = Callable[[Array], Array]
-"""``inputs (N, ...) -> outputs (N, ...)``; a call is complete when it returns."""
+Batch = tuple[Array, ...]
+"""What a session is called with: each input's array, shape ``(N, ...)``, in the order of the signature."""
+Session = Callable[..., Array]
+"""``(*inputs, each (N, ...)) -> outputs (N, ...)``; a call is complete when it returns."""
 Activations = Literal["unsigned", "signed"]
 Optimization = Literal["all", "extended", "basic", "off"]
 
@@ -62,15 +64,13 @@ class LoweringRequest:
     """What to lower a model to.
 
     Attributes:
-        input_shape: Shape of one sample.
-        input_dtype: Name of the torch type of an input.
+        inputs: What one sample's inputs are.
         layers: How each layer's weights are stored; a layer that is not named keeps 32-bit floats.
         calibration: Samples from which activation ranges are taken.
         activation: How what flows between integer layers is put into 8 bits.
     """
 
-    input_shape: tuple[int, ...]
-    input_dtype: str
+    inputs: Signature
     layers: Mapping[str, Storage] = field(default_factory=dict)
     calibration: Split | None = None
     activation: Activation = field(default_factory=Activation)
@@ -131,7 +131,7 @@ class Target(Protocol):
         """
         ...
 
-    def empty(self, input_shape: tuple[int, ...], dtype: str, path: Path) -> None:
+    def empty(self, inputs: Signature, path: Path) -> None:
         """Write the smallest model that takes such inputs: what the runtime costs without a model."""
         ...
 
@@ -195,8 +195,3 @@ def find(settings: TargetSettings) -> TargetAddress:
                 f"or choose a runtime that does: {', '.join(takers)}"
             )
     return TargetAddress(known[settings.runtime].value, settings)
-
-
-def as_batch(inputs: Any) -> Array:
-    """Return a tensor or array as a contiguous numpy array."""
-    return np.ascontiguousarray(inputs.numpy() if hasattr(inputs, "numpy") else inputs)

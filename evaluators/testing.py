@@ -33,6 +33,7 @@ from paretrim.evaluators.evaluator import Bench, Evaluator, PreviewingEvaluator,
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.storage import of_widths
+from paretrim.evaluators.signature import INPUT, Signature
 from paretrim.evaluators.target import (
     OPTIONAL,
     Array,
@@ -76,7 +77,7 @@ def random_inputs(count: int, shape: tuple[int, ...] = INPUT_SHAPE, seed: int = 
 
 def specimen(address: TargetAddress, model: nn.Module, shape: tuple[int, ...], folder: Path) -> Specimen:
     """Lower a model into a folder, unpack it there, and return what an evaluator measures."""
-    artifact = address.build().lower(model, LoweringRequest(shape, "float32"), folder)
+    artifact = address.build().lower(model, LoweringRequest(Signature.single(shape)), folder)
     path = folder / f"{artifact.sha256}.onnx"
     path.write_bytes(artifact.read())
     return Specimen(artifact, path)
@@ -84,7 +85,7 @@ def specimen(address: TargetAddress, model: nn.Module, shape: tuple[int, ...], f
 
 def bench(address: TargetAddress, baseline: Specimen, shape: tuple[int, ...], folder: Path) -> Bench:
     """Lay out a bench in a folder, with a lane of its own."""
-    samples = random_inputs(8 * address.settings.batch_size, shape)
+    samples = {INPUT: random_inputs(8 * address.settings.batch_size, shape)}
     return evaluators.set_up(address, baseline.artifact, samples, folder, Lane(folder / "lane"))
 
 
@@ -130,7 +131,7 @@ class TargetContract:
     def test_a_model_can_be_lowered_again(self, address: TargetAddress, tmp_path: Path) -> None:
         """An artifact is known by its hash, and the model is scored and counted after it was lowered."""
         model, inputs = self.model(), random_inputs(5, self.input_shape)
-        request, before = LoweringRequest(self.input_shape, "float32"), _answers(model, inputs)
+        request, before = LoweringRequest(Signature.single(self.input_shape)), _answers(model, inputs)
         first, second = (_usable(address).lower(model, request, tmp_path / name) for name in ("first", "second"))
         _require(first.sha256 == second.sha256, "one model lowered twice gives two different files")
         _require(np.array_equal(before, _answers(model, inputs)), "lowering changes what the model answers")
@@ -138,7 +139,7 @@ class TargetContract:
     def test_the_empty_model_runs(self, address: TargetAddress, tmp_path: Path) -> None:
         """Memory is measured above that of a process with an empty model."""
         target, path = _usable(address), tmp_path / "empty"
-        target.empty(self.input_shape, "float32", path)
+        target.empty(Signature.single(self.input_shape), path)
         outputs = target.open(path)(random_inputs(3, self.input_shape))
         _require(len(outputs) == 3, f"the empty model answers a batch of 3 with {len(outputs)}")
 
@@ -278,7 +279,7 @@ def _lowered(subject: TargetContract, target: Target, folder: Path, bits: dict[s
     samples = random_inputs(64, subject.input_shape)
     calibration = Split((samples, np.zeros(len(samples), np.int64)), "calibration")
     return target.lower(
-        subject.model(), LoweringRequest(subject.input_shape, "float32", of_widths(bits or {}), calibration), folder
+        subject.model(), LoweringRequest(Signature.single(subject.input_shape), of_widths(bits or {}), calibration), folder
     )
 
 

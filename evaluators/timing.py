@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paretrim.evaluators.floors import fastest_third, ratio_interval, third_interval
-from paretrim.evaluators.target import Array, Session
+from paretrim.evaluators.target import Batch, Session
 
 Floats = npt.NDArray[np.float64]
 Open = Callable[[], Session]
@@ -84,7 +84,7 @@ class Clocked:
         return float(np.median(self.floors)) / self.latency_s - 1.0
 
 
-def contest(models: Sequence[Open], inputs: Sequence[Array], rules: Rules) -> list[Clocked]:
+def contest(models: Sequence[Open], inputs: Sequence[Batch], rules: Rules) -> list[Clocked]:
     """Time models in turns until the ratios of all to the first are narrow.
 
     Args:
@@ -109,7 +109,7 @@ def contest(models: Sequence[Open], inputs: Sequence[Array], rules: Rules) -> li
 
 
 def _time_layout(
-    sessions: list[Session], inputs: Sequence[Array], found: list[Clocked], order: random.Random, rules: Rules
+    sessions: list[Session], inputs: Sequence[Batch], found: list[Clocked], order: random.Random, rules: Rules
 ) -> None:
     calls = [max(1, round(_BLOCK_S / warm_up(session, inputs))) for session in sessions]
     floors: list[list[float]] = [[] for _ in sessions]
@@ -130,7 +130,7 @@ def _time_layout(
         clocked.floors.append(float(np.quantile(blocks, 0.25)))
 
 
-def warm_up(session: Session, inputs: Sequence[Array]) -> float:
+def warm_up(session: Session, inputs: Sequence[Batch]) -> float:
     """Call a model until its calls are no longer getting faster, and return the fastest, in seconds."""
     started = time.perf_counter()
     fastest, previous, calls = float("inf"), float("inf"), 0
@@ -139,7 +139,7 @@ def warm_up(session: Session, inputs: Sequence[Array]) -> float:
         best = float("inf")
         while best == float("inf") or time.perf_counter() - chunk < _WARM_UP_S / 2:
             before = time.perf_counter()
-            session(inputs[calls % len(inputs)])
+            session(*inputs[calls % len(inputs)])
             best = min(best, time.perf_counter() - before)
             calls += 1
         fastest = min(fastest, best)
@@ -149,19 +149,19 @@ def warm_up(session: Session, inputs: Sequence[Array]) -> float:
         previous = best
 
 
-def _block(session: Session, batches: Sequence[Array], processor_clock: bool) -> tuple[float, Floats]:
+def _block(session: Session, batches: Sequence[Batch], processor_clock: bool) -> tuple[float, Floats]:
     """Call a model with each batch, and return its fastest call and the wall times of all, in seconds."""
     walls = np.empty(len(batches))
     if len(batches) >= _FEW_CALLS or not processor_clock:
         for i, batch in enumerate(batches):
             before = time.perf_counter()
-            session(batch)
+            session(*batch)
             walls[i] = time.perf_counter() - before
         return float(walls.min()), walls
     fastest = float("inf")
     for i, batch in enumerate(batches):
         used, before = time.process_time(), time.perf_counter()
-        session(batch)
+        session(*batch)
         walls[i] = time.perf_counter() - before
         fastest = min(fastest, float(walls[i]), time.process_time() - used)
     return fastest, walls
@@ -175,13 +175,13 @@ def _narrow(found: Sequence[Clocked], rules: Rules) -> bool:
     return True
 
 
-def throughput(session: Session, batch: Array, seconds: float = 0.05) -> float:
+def throughput(session: Session, batch: Batch, seconds: float = 0.05) -> float:
     """Return samples per second at a batch size: the median of at least three calls after a first one."""
-    session(batch)
+    session(*batch)
     times: list[float] = []
     started = time.perf_counter()
     while len(times) < 3 or time.perf_counter() - started < seconds:
         before = time.perf_counter()
-        session(batch)
+        session(*batch)
         times.append(time.perf_counter() - before)
-    return len(batch) / float(np.median(times))
+    return len(batch[0]) / float(np.median(times))

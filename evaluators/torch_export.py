@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from paretrim.errors import LoweringError
-from paretrim.evaluators.lowering import FIXED_BATCH, example_inputs, innermost, quiet
+from paretrim.evaluators.lowering import FIXED_BATCH, innermost, quiet, traced
 from paretrim.evaluators.storage import HALF, PEAK, Storage
 from paretrim.evaluators.target import LoweringRequest
 
@@ -27,17 +27,16 @@ def export(model: nn.Module, request: LoweringRequest) -> bytes:
     """Export a model with a free batch dimension, each layer's weights stored as requested.
 
     Args:
-        model: In evaluation mode, on the CPU, with one input and one output; left as it is.
+        model: In evaluation mode, on the CPU, with one output; left as it is.
         request: The inputs, and bits per layer.
 
     Raises:
         LoweringError: The exporter does not take the model; the message has its reason.
     """
     stored = _with_stored_weights(model, request.layers)
-    example = example_inputs(request.input_shape, request.input_dtype)
     try:
         with quiet():
-            program = torch.export.export(stored, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+            program = torch.export.export(stored, **traced(request.inputs))
     except Exception as error:
         fixed = "Constraints violated" in str(error)
         raise LoweringError(

@@ -7,11 +7,13 @@ import shutil
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from paretrim.errors import ArtifactError
 from paretrim.evaluators.abilities import Abilities
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.target import Array, LoweringRequest, MainMemory, Session, TargetSettings
 from paretrim.evaluators.weights import StoredTensor, Weights
 
@@ -61,14 +63,18 @@ class TorchCompile:
         fixed = torch.compile(module, dynamic=False, options=options)
         free = torch.compile(module, dynamic=True, options=options)
 
-        def call(inputs: Array) -> Array:
-            compiled = fixed if len(inputs) == self.settings.batch_size else free
+        names = _names(program)
+
+        def call(*inputs: Array) -> Array:
+            compiled = fixed if len(inputs[0]) == self.settings.batch_size else free
+            given = [torch.from_numpy(each).to(self.device) for each in inputs]
             with torch.inference_mode(), _threads(self.settings.threads):
-                outputs: Any = compiled(torch.from_numpy(inputs).to(self.device)).cpu()  # waits for the device
+                outputs: Any = compiled(**dict(zip(names, given, strict=True))) if names else compiled(*given)
+                outputs = outputs.cpu()  # waits for the device
             return outputs.numpy()  # type: ignore[no-any-return]
 
         try:
-            call(_zeros(program, self.settings.batch_size))
+            call(*_zeros(program, self.settings.batch_size))
         except Exception as error:
             raise ArtifactError(f"torch.compile does not take the artifact: {type(error).__name__}: {error}") from error
         return call
@@ -86,17 +92,18 @@ class TorchCompile:
         held = sum(tensor.nbytes for tensor in module.state_dict().values())
         return Weights(tensors, held)
 
-    def empty(self, input_shape: tuple[int, ...], dtype: str, path: Path) -> None:
-        """Write a program that copies its input, which takes the compiler as much as the smallest model does."""
+    def empty(self, inputs: Signature, path: Path) -> None:
+        """Write a program that copies its inputs, which takes the compiler as much as the smallest model does."""
         import torch
 
         from paretrim.evaluators.torch_export import export
 
         class Copy(torch.nn.Module):
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
-                return x.clone()
+            def forward(self, *parts: torch.Tensor) -> torch.Tensor:
+                return [part.clone() for part in parts][0]
 
-        path.write_bytes(export(Copy(), LoweringRequest(input_shape, dtype or "float32")))
+        # By position: it has no names for them.
+        path.write_bytes(export(Copy(), LoweringRequest(replace(inputs, named=False))))
 
     def version(self) -> str:
         """Return the runtime's name and version."""
@@ -177,11 +184,17 @@ def widen(module: torch.fx.GraphModule) -> None:
         delattr(module.get_submodule(owner), leaf)
 
 
-def _zeros(program: torch.export.ExportedProgram, batch_size: int) -> Array:
+def _names(program: torch.export.ExportedProgram) -> tuple[str, ...]:
+    """Return what a program calls its inputs where it takes them by name."""
+    return tuple(program.example_inputs[1])
+
+
+def _zeros(program: torch.export.ExportedProgram, batch_size: int) -> list[Array]:
     """Return a batch of the inputs that a program takes."""
-    example = program.example_inputs[0][0]
-    zeros: Array = example.new_zeros((batch_size, *example.shape[1:])).cpu().numpy()
-    return zeros
+    by_position, by_name = program.example_inputs
+    return [
+        each.new_zeros((batch_size, *each.shape[1:])).cpu().numpy() for each in (*by_position, *by_name.values())
+    ]
 
 
 def _stored(name: str, tensor: torch.Tensor) -> StoredTensor:

@@ -76,6 +76,6 @@ def score_torch(model: nn.Module, split: Split, metric: Metric) -> float:
     outputs, labels = [], []
     with torch.no_grad():
         for batch in split.batches(256):
-            outputs.append(model(batch.inputs))
+            outputs.append(batch.inputs.through(model))
             labels.append(batch.labels)
     return metric(torch.cat(outputs), torch.cat(labels))

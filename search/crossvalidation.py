@@ -66,4 +66,4 @@ def summary(name: str, scores: Sequence[float]) -> Measurement:
 
 def _answers(model: nn.Module, split: Split) -> torch.Tensor:
     with torch.no_grad():
-        return torch.cat([model(batch.inputs) for batch in split.batches(256)])
+        return torch.cat([batch.inputs.through(model) for batch in split.batches(256)])

@@ -134,7 +134,7 @@ def scored_again(
 
 
 def measured_again(
-    shipped: Artifact, baseline: Artifact, address: TargetAddress, row: Row, inputs: Array
+    shipped: Artifact, baseline: Artifact, address: TargetAddress, row: Row, inputs: Mapping[str, Array]
 ) -> tuple[Comparison, ...]:
     """Return latency and memory of an artifact, as ratios to the baseline's, beside those that were logged.
 
@@ -143,7 +143,7 @@ def measured_again(
         baseline: The uncompressed model.
         address: Their target.
         row: What was logged.
-        inputs: What they are timed on, shape ``(N, ...)``.
+        inputs: What they are timed on, by the names of the inputs, each of shape ``(N, ...)``.
     """
     found: list[Comparison] = []
     with shipped.unpacked() as path, TemporaryDirectory(prefix="paretrim-") as scratch:

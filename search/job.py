@@ -77,6 +77,8 @@ class Job(Section):
         name: Name of the job; searches are numbered by it: ``digits-1``, ``digits-2``.
         model: Import path, or function, that returns a trained ``torch.nn.Module``.
         data: Import path, or function, that returns `paretrim.Splits`.
+        output: Which output of the model counts, by its name or position, where it gives several; by default ``logits``, or the
+            only one.
         metric: Name of a metric of torchmetrics, or the import path of ``(outputs, labels) -> float`` of which more is
             better, or a mapping with more about one of them; see search/metric.py.
         cross_validation: Folds of the validation split, for the metric ``METRIC_cv``; none by default.
@@ -102,6 +104,7 @@ class Job(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "job"
     model: ImportPath
     data: ImportPath
+    output: str | Annotated[int, Field(ge=0)] | None = None
     metric: AnyMetric = NamedMetric(name="accuracy")
     cross_validation: Annotated[int, Field(ge=2, le=100)] | None = None
     space: dict[str, TechniqueOptions | None] | Literal["auto"] = "auto"

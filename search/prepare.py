@@ -71,7 +71,7 @@ def load(job: Job) -> Subject:
     metric = usercode.load_metric(job)
     model = usercode.load_model(job)
     splits = usercode.load_data(job)
-    usercode.check_fit(model, splits, metric)
+    usercode.check_fit(model, splits, metric, job.output)
     if (job.cross_validation or 0) > len(splits.search.validation):
         raise DataError(
             f"the validation split has {len(splits.search.validation)} samples, which do not make {job.cross_validation} "
@@ -155,7 +155,7 @@ def _station(
     validation = subject.splits.search.validation
     request = lowering_request(subject.space, {}, Activation(), subject.splits.search)
     with torch.no_grad():
-        shape = tuple(subject.model(validation.first(2).inputs).shape[1:])
+        shape = tuple(validation.first(2).inputs.through(subject.model).shape[1:])
     plan = StationPlan(
         name=name,
         address=address,

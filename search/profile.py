@@ -155,7 +155,7 @@ class _Taker:
     def _judge(self, model: nn.Module) -> tuple[float, float]:
         metric = self._context.metric
         with torch.no_grad():
-            outputs = torch.cat([model.eval()(part) for part in self.batch.inputs.split(128)])
+            outputs = torch.cat([part.through(model.eval()) for part in self.batch.inputs.split(128)])
             return float(metric.loss(outputs, self.batch.labels)), metric(outputs, self.batch.labels)
 
 

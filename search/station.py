@@ -9,20 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from paretrim.errors import TrialError
-from paretrim.evaluators import evaluator, machine
+from paretrim.evaluators import evaluator, machine, recorded
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.evaluator import Bench, PreviewingEvaluator, Specimen
+from paretrim.evaluators.inputs import Inputs
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.served import served
 from paretrim.evaluators.splits import Split
-from paretrim.evaluators.target import Array, Session, TargetAddress, as_batch
+from paretrim.evaluators.target import Array, Session, TargetAddress
 from paretrim.tracking.records import Preview
 
 _TIMED_INPUTS = 32
@@ -186,9 +186,14 @@ def samples_path(artifact: Path) -> Path:
     return artifact.with_name(f"{artifact.name.partition('.')[0]}.samples.npz")
 
 
-def timed_inputs(validation: Split, address: TargetAddress) -> Array:
-    """Return the inputs on which artifacts are timed: different ones, in the target's batch size."""
-    return as_batch(validation.first(_TIMED_INPUTS * address.settings.batch_size).inputs)
+def timed_inputs(validation: Split, address: TargetAddress) -> dict[str, Array]:
+    """Return the inputs on which artifacts are timed, by their names: different ones, in the target's batch size."""
+    return named_arrays(validation.first(_TIMED_INPUTS * address.settings.batch_size).inputs)
+
+
+def named_arrays(inputs: Inputs) -> dict[str, Array]:
+    """Return inputs by what they are called in an artifact."""
+    return dict(zip(inputs.signature.names, inputs.arrays(), strict=True))
 
 
 def record_samples(validation: Split, session: Session, artifact: Artifact) -> None:
@@ -196,9 +201,9 @@ def record_samples(validation: Split, session: Session, artifact: Artifact) -> N
     path = samples_path(artifact.path)
     if path.exists():
         return  # from the target that the search is for; a further one may run the same file a little differently
-    inputs = as_batch(validation.first(_RECORDED_SAMPLES).inputs)
+    inputs = named_arrays(validation.first(_RECORDED_SAMPLES).inputs)
     partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, inputs=inputs, outputs=session(inputs))
+    recorded.write(partial, recorded.Recorded(inputs, session(*inputs.values())))
     partial.replace(path)
 
 

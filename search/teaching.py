@@ -39,23 +39,14 @@ def check_teacher(teacher: nn.Module, model: nn.Module, train: Split, path: str)
         UserCodeError: It does not run on the data, or its outputs have another shape.
     """
     inputs = train.first(2).inputs
-    try:
-        with torch.no_grad():
-            taught, given = teacher(inputs), model(inputs)
-    except Exception as error:
+    settle(teacher, inputs, None, f"space.distillation.teacher: {path}")
+    with torch.no_grad():
+        taught, given = inputs.through(teacher), inputs.through(model)
+    if taught.shape != given.shape:
         raise UserCodeError(
-            f"space.distillation.teacher: {path} does not run on inputs of shape {tuple(inputs.shape)} ({inputs.dtype}): "
-            f"{type(error).__name__}: {error}; the teacher gets what the model gets"
-        ) from error
-    found = f"a {type(taught).__name__}"
-    if isinstance(taught, torch.Tensor):
-        if taught.shape == given.shape:
-            return
-        found = f"outputs of shape {tuple(taught.shape)}"
-    raise UserCodeError(
-        f"space.distillation.teacher: {path} gives {found} for two samples, and the model {tuple(given.shape)}; a teacher "
-        "needs the same outputs as the model"
-    )
+            f"space.distillation.teacher: {path} gives outputs of shape {tuple(taught.shape)} for two samples, and the model "
+            f"{tuple(given.shape)}; a teacher needs the same outputs as the model"
+        )
 
 
 def outputs(teacher: nn.Module, weights: str, train: Split, cache: Cache) -> torch.Tensor:
@@ -76,7 +67,7 @@ def outputs(teacher: nn.Module, weights: str, train: Split, cache: Cache) -> tor
     if kept is not None:
         return load(kept)[_OUTPUTS]
     with torch.no_grad():
-        answers = torch.cat([teacher(batch.inputs) for batch in train.batches(256)])
+        answers = torch.cat([batch.inputs.through(teacher) for batch in train.batches(256)])
     if not bool(torch.isfinite(answers).all()):
         raise DataError("the teacher answers some training samples with NaN or infinite values; clean the data first")
     cache.put(name, save({_OUTPUTS: answers.contiguous()}))

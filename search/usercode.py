@@ -18,10 +18,12 @@ from torch import nn
 
 from paretrim.errors import DataError, ParetrimError, UserCodeError, nearest
 from paretrim.evaluators import metrics
+from paretrim.evaluators.inputs import Inputs
 from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.splits import Splits
 from paretrim.search.job import Job
 from paretrim.search.metric import NamedMetric
+from paretrim.search.outputs import settle
 
 
 def use_folder(folder: Path) -> None:
@@ -132,8 +134,14 @@ class _Judge:
         return number
 
 
-def check_fit(model: nn.Module, splits: Splits, metric: Metric) -> None:
-    """Check that the labels of all splits fit the model's outputs.
+def check_fit(model: nn.Module, splits: Splits, metric: Metric, output: str | int | None = None) -> None:
+    """Check that the labels of all splits fit the model's outputs, of which one counts from then on.
+
+    Args:
+        model: The model.
+        splits: Its data.
+        metric: What scores its outputs.
+        output: Name or position of the output that counts; None for the only one.
 
     Raises:
         DataError: Says what was found and what fits.
@@ -141,14 +149,14 @@ def check_fit(model: nn.Module, splits: Splits, metric: Metric) -> None:
     """
     parts = (splits.search.train, splits.search.calibration, splits.search.validation, splits.test.unseal())
     sample = parts[0].first(2).inputs
-    outputs = _outputs(model, sample)
+    outputs = _outputs(model, sample, output)
     _check_labels(splits, outputs)
     for part in parts:
         other = part.first(1).inputs
-        if other.shape[1:] != sample.shape[1:] or other.dtype != sample.dtype:
+        if other.signature != sample.signature:
             raise DataError(
-                f"an input of the {part.name} split is {other.dtype} of shape {tuple(other.shape[1:])}, and one of the "
-                f"train split {sample.dtype} of {tuple(sample.shape[1:])}; all splits need the same"
+                f"an input of the {part.name} split is {other.signature.described()}, and one of the train split "
+                f"{sample.signature.described()}; all splits need the same"
             )
         for batch in part.survey():
             try:
@@ -171,19 +179,10 @@ def _check_labels(splits: Splits, outputs: torch.Tensor) -> None:
         )
 
 
-def _outputs(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    try:
-        with torch.no_grad():
-            outputs = model(inputs)
-    except Exception as error:
-        raise UserCodeError(
-            f"the model does not run on inputs of shape {tuple(inputs.shape)} ({inputs.dtype}): "
-            f"{type(error).__name__}: {error}; check that data and model belong together"
-        ) from error
-    if not isinstance(outputs, torch.Tensor):
-        raise UserCodeError(
-            f"the model's output is a {type(outputs).__name__}; models with one output tensor are supported"
-        )
+def _outputs(model: nn.Module, inputs: Inputs, which: str | int | None) -> torch.Tensor:
+    settle(model, inputs, which, "the model")
+    with torch.no_grad():
+        outputs: torch.Tensor = inputs.through(model)
     if not bool(torch.isfinite(outputs).all()):
         raise UserCodeError("the model's outputs are NaN or infinite; is it trained?")
     return outputs

@@ -16,11 +16,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from paretrim.errors import ArtifactError, MeasurementError, ParetrimError, UsageError
-from paretrim.evaluators import machine, target
+from paretrim.evaluators import machine, recorded, target
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.splits import Splits
@@ -265,7 +264,7 @@ def _costs(mine: _Bundle, address: TargetAddress, row: Row, baseline: _Bundle, *
     if other.trial != 0 or other.job != own.job:
         said = f"trial {other.trial} of {other.job}"
         yield Check("baseline", f"trial 0 of {own.job}", said, holds=False, decides=False)
-    inputs = np.load(mine.folder / "samples.npz", allow_pickle=False)["inputs"]
+    inputs = recorded.read(mine.folder / "samples.npz").inputs
     try:
         for each in measured_again(mine.artifact, baseline.artifact, address, row, inputs):
             yield _compared(each, decides=strict)

@@ -96,6 +96,4 @@ def lowering_request(
     space: Space, stored: Mapping[str, Storage], activation: Activation, splits: SearchSplits
 ) -> LoweringRequest:
     """Return the request that lowers a model of a space with its layers stored as given."""
-    anatomy = space.anatomy
-    kind = str(anatomy.input_dtype).removeprefix("torch.")
-    return LoweringRequest(anatomy.input_shape, kind, stored, splits.calibration, activation)
+    return LoweringRequest(space.anatomy.inputs, stored, splits.calibration, activation)

@@ -10,6 +10,8 @@ from torch import nn
 
 from paretrim.errors import UserCodeError
 from paretrim.evaluators.abilities import Abilities
+from paretrim.evaluators.inputs import Inputs, zeros
+from paretrim.evaluators.signature import Signature
 from paretrim.spaces.attention import Heads
 from paretrim.spaces.blocks import Block, find_blocks
 from paretrim.spaces.coupling import LAYER_TYPES, Group, find_cuttable, first_line
@@ -50,8 +52,7 @@ class Anatomy:
         layers: In order of execution.
         groups: Groups of layers that structured pruning can cut.
         left_out: (layer, reason) of what pruning cannot cut.
-        input_shape: Shape of one sample, without the batch dimension.
-        input_dtype: Type of the input tensor.
+        inputs: What one sample's inputs are.
         abilities: What the target can do with compressed layers.
         granularity: Whether each group of coupled layers has knobs of its own, or shares them within its block, or all do.
         traits: What kinds of modules it has, as far as they say how to train it.
@@ -59,13 +60,13 @@ class Anatomy:
         whole_attentions: (attention, reason) of those that keep all their heads.
         blocks: Parts that can be removed whole.
         fixed_blocks: (block, reason) of those that cannot be removed.
+        sample: Some real samples, to trace with: of zeros, such as a mask, a model may make nothing. None for zeros.
     """
 
     layers: tuple[Layer, ...]
     groups: tuple[Group, ...]
     left_out: tuple[tuple[str, str], ...]
-    input_shape: tuple[int, ...]
-    input_dtype: torch.dtype
+    inputs: Signature
     abilities: Abilities = field(default_factory=Abilities)
     granularity: Granularity = "per-layer"
     traits: tuple[Trait, ...] = ()
@@ -73,10 +74,12 @@ class Anatomy:
     whole_attentions: tuple[tuple[str, str], ...] = ()
     blocks: tuple[Block, ...] = ()
     fixed_blocks: tuple[tuple[str, str], ...] = ()
+    sample: Inputs | None = field(default=None, compare=False, repr=False)
 
-    def example(self, batch: int = 2) -> torch.Tensor:
-        """Return an input of zeros, shape ``(batch, *input_shape)``."""
-        return torch.zeros((batch, *self.input_shape), dtype=self.input_dtype)
+    def example(self, batch: int = 2) -> Inputs:
+        """Return inputs of so many samples, of which no more is known than their form."""
+        given = zeros(self.inputs, 1) if self.sample is None else self.sample
+        return given[torch.arange(batch) % len(given)]
 
     def knob(self, layer: str) -> str:
         """Return the name of the knobs that a layer has, which it may share with others."""
@@ -135,7 +138,7 @@ class Anatomy:
 
 def dissect(
     model: nn.Module,
-    example: torch.Tensor,
+    example: Inputs | torch.Tensor,
     abilities: Abilities = Abilities(),  # noqa: B008 - it is frozen
     granularity: Granularity = "per-layer",
 ) -> Anatomy:
@@ -145,13 +148,14 @@ def dissect(
 
     Args:
         model: In evaluation mode; it is not changed.
-        example: A batch of inputs, shape ``(N, ...)``.
+        example: Some samples; a tensor, shape ``(N, ...)``, where the model has one input.
         abilities: What the target can do with compressed layers.
         granularity: Which groups share their knobs.
 
     Raises:
         UserCodeError: The model has no layer that could be compressed, or does not run on the example.
     """
+    example = Inputs.of(example)
     names = _execution_order(model, example)
     if not names:
         raise UserCodeError(
@@ -169,8 +173,7 @@ def dissect(
         layers,
         found.groups,
         found.left_out,
-        tuple(example.shape[1:]),
-        example.dtype,
+        example.signature,
         abilities,
         granularity,
         traits_of(model),
@@ -178,6 +181,7 @@ def dissect(
         found.whole_attentions,
         blocks,
         tuple(fixed.items()),
+        example,
     )
 
 
@@ -191,7 +195,7 @@ def parts_of(model: nn.Module, layer: str) -> tuple[str, ...]:
     return tuple(name for name in found if name == layer or name.startswith(f"{layer}."))
 
 
-def _execution_order(model: nn.Module, example: torch.Tensor) -> list[str]:
+def _execution_order(model: nn.Module, example: Inputs) -> list[str]:
     order: list[str] = []
     names = {module: name for name, module in model.named_modules() if isinstance(module, LAYER_TYPES)}
 
@@ -202,10 +206,10 @@ def _execution_order(model: nn.Module, example: torch.Tensor) -> list[str]:
     handles = [module.register_forward_hook(note) for module in names]
     try:
         with torch.no_grad():
-            model(example)
+            example.through(model)
     except Exception as error:
         raise UserCodeError(
-            f"the model does not run on an input of shape {tuple(example.shape)}: {type(error).__name__}: {first_line(error)}; "
+            f"the model does not run on inputs of {example.described()}: {type(error).__name__}: {first_line(error)}; "
             "check that the data fits the model"
         ) from error
     finally:
@@ -214,7 +218,7 @@ def _execution_order(model: nn.Module, example: torch.Tensor) -> list[str]:
     return order
 
 
-def _blocks(model: nn.Module, example: torch.Tensor, names: list[str]) -> tuple[tuple[Block, ...], dict[str, str]]:
+def _blocks(model: nn.Module, example: Inputs, names: list[str]) -> tuple[tuple[Block, ...], dict[str, str]]:
     try:
         return find_blocks(model, example, names)
     except Exception:  # noqa: BLE001 - a model whose output is no tensor, for one

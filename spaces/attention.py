@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces.multihead import UnfoldedAttention
 from paretrim.spaces.surgery import ties
 
@@ -54,7 +55,7 @@ class Heads:
 
 
 def find_heads(
-    model: nn.Module, example: torch.Tensor
+    model: nn.Module, example: Inputs
 ) -> tuple[tuple[Heads, ...], dict[str, str], tuple[tuple[str, tuple[str, ...]], ...]]:
     """Find the attentions of a model whose heads can be cut.
 
@@ -63,7 +64,7 @@ def find_heads(
 
     Args:
         model: In evaluation mode; attention in one piece must be unfolded. It is not changed.
-        example: A batch of inputs, shape ``(N, ...)``.
+        example: Some samples.
 
     Returns:
         The attentions, the reasons why others are left whole, by path, and (path, layers) of those others.
@@ -138,13 +139,13 @@ def _picked(parameter: object, dim: int, kept: Sequence[int]) -> nn.Parameter:
     return nn.Parameter(made, requires_grad=parameter.requires_grad)
 
 
-def _executed(model: nn.Module, example: torch.Tensor) -> list[str]:
+def _executed(model: nn.Module, example: Inputs) -> list[str]:
     order: list[str] = []
     names = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     handles = [m.register_forward_hook(lambda module, *_: order.append(names[module])) for m in names]
     try:
         with torch.no_grad():
-            model(example)
+            example.through(model)
     finally:
         for handle in handles:
             handle.remove()
@@ -177,7 +178,7 @@ def _described(model: nn.Module, name: str, sources: tuple[str, ...], order: lis
     return None if reader is None else Heads(name, (*sources, reader), heads, inner // heads, count=count)
 
 
-def _verified(model: nn.Module, example: torch.Tensor, group: Heads) -> Heads | None:
+def _verified(model: nn.Module, example: Inputs, group: Heads) -> Heads | None:
     """Return the group with the order and the widths with which the model without a head answers rightly, or None."""
     if group.heads < 2:
         return group
@@ -194,21 +195,24 @@ def _verified(model: nn.Module, example: torch.Tensor, group: Heads) -> Heads | 
     return None
 
 
-def probe(example: torch.Tensor) -> torch.Tensor:
+def probe(example: Inputs) -> Inputs:
     """Return inputs on which a wrong cut shows: random ones where they are floats, else those that were given."""
-    if not example.is_floating_point():
-        return example
-    return torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
+    generator = torch.Generator().manual_seed(0)
+
+    def shown(part: torch.Tensor) -> torch.Tensor:
+        return torch.randn(part.shape, generator=generator).to(part) if part.is_floating_point() else part
+
+    return example.each(shown)
 
 
-def _answers_rightly(model: nn.Module, inputs: torch.Tensor, group: Heads, head: int) -> bool:
+def _answers_rightly(model: nn.Module, inputs: Inputs, group: Heads, head: int) -> bool:
     blind, cut = copy.deepcopy(model), copy.deepcopy(model)
     reader = blind.get_submodule(group.layers[-1])
     with torch.no_grad():
         reader.weight[:, rows_of_heads(group, [head])[-1]] = 0.0  # type: ignore[operator]
         try:
             cut_heads(cut, group, [head])
-            expected, given = blind(inputs), cut(inputs)
+            expected, given = inputs.through(blind), inputs.through(cut)
         except Exception:  # noqa: BLE001 - a model that computes with what it had before does not run, and is left whole
             return False
     return close(expected, given)

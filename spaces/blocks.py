@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces.stiffness import replace
 
 
@@ -42,7 +43,7 @@ class Passed(nn.Module):
 
 
 def find_blocks(
-    model: nn.Module, example: torch.Tensor, layers: Sequence[str]
+    model: nn.Module, example: Inputs, layers: Sequence[str]
 ) -> tuple[tuple[Block, ...], dict[str, str]]:
     """Find the numbered blocks without which a model still runs and gives outputs of the same shape.
 
@@ -52,7 +53,7 @@ def find_blocks(
 
     Args:
         model: In evaluation mode; it is not changed.
-        example: A batch of inputs, shape ``(N, ...)``.
+        example: Some samples.
         layers: The paths of its layers, in order of execution.
 
     Returns:
@@ -61,7 +62,7 @@ def find_blocks(
     found: list[Block] = []
     reasons: dict[str, str] = {}
     with torch.no_grad():
-        shape = model(example).shape
+        shape = example.through(model).shape
     for name in _candidates(model, layers):
         held = [layer for layer in layers if layer.startswith(f"{name}.")]
         if layers[0] in held or layers[-1] in held:
@@ -103,7 +104,7 @@ def _is_block(modules: dict[str, nn.Module], name: str) -> bool:
     return isinstance(parent, nn.Sequential | nn.ModuleList) or name[-1].isdigit()
 
 
-def _tried(model: nn.Module, example: torch.Tensor, name: str, shape: torch.Size) -> Block | str:
+def _tried(model: nn.Module, example: Inputs, name: str, shape: torch.Size) -> Block | str:
     """Return the block, or why it cannot be removed."""
     twin = copy.deepcopy(model)
     same: list[bool] = []
@@ -119,13 +120,13 @@ def _tried(model: nn.Module, example: torch.Tensor, name: str, shape: torch.Size
     handle = twin.get_submodule(name).register_forward_hook(note)
     try:
         with torch.no_grad():
-            twin(example)
+            example.through(twin)
             handle.remove()
             if not same or not all(same) or len(lengths) > 1:
                 return "gives another shape than it gets" if same else "is not called by itself"
             block = Block(name, lengths.pop())
             drop(twin, block)
-            after = twin(example).shape
+            after = example.through(twin).shape
     except Exception as error:  # noqa: BLE001 - whatever a structure does without it, the block stays
         return f"the model does not run without it ({type(error).__name__})"
     return block if after == shape else "the model's output changes its shape without it"

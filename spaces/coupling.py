@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces.attention import Heads, close, find_heads, probe
 from paretrim.spaces.rewriting import rewrite
 from paretrim.spaces.surgery import coupled, dependency_graph, read, ties
@@ -49,12 +50,12 @@ class Cuttable:
     whole_attentions: tuple[tuple[str, str], ...] = ()
 
 
-def find_cuttable(model: nn.Module, example: torch.Tensor, names: list[str]) -> Cuttable:
+def find_cuttable(model: nn.Module, example: Inputs, names: list[str]) -> Cuttable:
     """Find what can be cut, by cutting it.
 
     Args:
         model: In evaluation mode; it is not changed.
-        example: A batch of inputs, shape ``(N, ...)``.
+        example: Some samples.
         names: The paths of its layers, in order of execution.
     """
     left_out = {names[-1]: "gives the model's output"}
@@ -64,7 +65,7 @@ def find_cuttable(model: nn.Module, example: torch.Tensor, names: list[str]) -> 
         heads, whole, others = find_heads(twin, example)
         found = _coupled_layers(twin, example, names)
         with torch.no_grad():
-            before = twin(probe(example))
+            before = probe(example).through(twin)
     except Exception as error:  # noqa: BLE001 - a model that the tracer cannot follow is still worth quantizing
         reason = f"its structure could not be traced ({type(error).__name__}: {first_line(error)})"
         return Cuttable((), tuple((name, reason) for name in names))
@@ -86,7 +87,7 @@ def find_cuttable(model: nn.Module, example: torch.Tensor, names: list[str]) -> 
     return Cuttable(tuple(groups), tuple(left_out.items()), heads, tuple(whole.items()))
 
 
-def _coupled_layers(model: nn.Module, example: torch.Tensor, names: list[str]) -> list[Group]:
+def _coupled_layers(model: nn.Module, example: Inputs, names: list[str]) -> list[Group]:
     twin = copy.deepcopy(model).requires_grad_(True)
     modules = dict(twin.named_modules())
     path = {module: name for name, module in modules.items()}
@@ -105,7 +106,7 @@ def _cut_layers(graph: Any, group: Any) -> Iterator[nn.Module]:
             yield dependency.target.module
 
 
-def _obstacle(model: nn.Module, example: torch.Tensor, group: Group, before: torch.Tensor) -> str:
+def _obstacle(model: nn.Module, example: Inputs, group: Group, before: torch.Tensor) -> str:
     """Return why a group cannot be cut, or nothing: either half of its channels is really cut, and the model run."""
     layers = dict(model.named_modules())
     if any(getattr(layers[n], "groups", 1) not in (1, getattr(layers[n], "in_channels", 1)) for n in group.layers):
@@ -121,7 +122,7 @@ def _obstacle(model: nn.Module, example: torch.Tensor, group: Group, before: tor
     return ""
 
 
-def _tried(twin: nn.Module, example: torch.Tensor, group: Group, channels: range, before: torch.Tensor) -> str:
+def _tried(twin: nn.Module, example: Inputs, group: Group, channels: range, before: torch.Tensor) -> str:
     """Cut channels of a group, and return what is wrong with the model then, or nothing."""
     names = {module: name for name, module in twin.named_modules()}
     shared = ties(twin)
@@ -135,9 +136,9 @@ def _tried(twin: nn.Module, example: torch.Tensor, group: Group, channels: range
             return f"{path} shares its weights with {shared[path]}, and cut apart they would not be shared any more"
     attends = _attends(concerned)
     with torch.no_grad():
-        expected = _blinded(twin, graph, concerned)(inputs) if attends else before
+        expected = inputs.through(_blinded(twin, graph, concerned)) if attends else before
         concerned.prune()
-        after = twin(inputs)
+        after = inputs.through(twin)
     if after.shape != before.shape:
         return "the model's output changes its shape without some of its channels"
     return "" if not attends or close(expected, after) else "its channels belong to heads of an attention"

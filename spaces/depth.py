@@ -77,12 +77,12 @@ class Depth(Technique):
         ranked = sorted(zip(moved, range(len(moved)), strict=True), key=lambda pair: (pair[0], -pair[1]))
         example = anatomy.example()
         with torch.no_grad():
-            before = model(example).shape
+            before = example.through(model).shape
         for _, position in ranked[:count]:
             drop(model, anatomy.blocks[position])
         try:
             with torch.no_grad():
-                after = model(example).shape
+                after = example.through(model).shape
         except Exception as error:
             raise TrialError(
                 f"the model does not run without {count} blocks: {type(error).__name__}: {error}; lower space.depth.most"
@@ -110,7 +110,7 @@ def influences(
         answers = []
         for inputs in samples:
             with schooling.working(), torch.no_grad():
-                answers.append(of(inputs))
+                answers.append(inputs.through(of))
         return torch.cat(answers)
 
     whole = outputs(twin)

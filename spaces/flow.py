@@ -8,17 +8,18 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces.anatomy import LAYER_TYPES
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def layers_run(model: nn.Module, example: torch.Tensor) -> dict[str, bool]:
+def layers_run(model: nn.Module, example: Inputs) -> dict[str, bool]:
     """Return the layers with weights that a model runs, and of each whether its output meets batch normalization.
 
     Args:
         model: Left as it is.
-        example: A batch of inputs, shape ``(N, ...)``.
+        example: Some samples.
     """
     met: dict[str, bool] = {}
     makers: dict[int, str] = {}
@@ -38,7 +39,7 @@ def layers_run(model: nn.Module, example: torch.Tensor) -> dict[str, bool]:
     handles += [each.register_forward_pre_hook(taken) for each in names if isinstance(each, _NORMS)]
     try:
         with _evaluating(model), torch.no_grad():
-            model(example)
+            example.through(model)
     finally:
         for handle in handles:
             handle.remove()

@@ -94,7 +94,7 @@ def take_gradients(model: nn.Module, schooling: Schooling, seed: int) -> None:
     for batch in islice(schooling.batches(_BATCH_SIZE, seed), _BATCHES):
         with schooling.working():
             teacher = None if schooling.teacher is None else schooling.teacher[batch.index]
-            torch.autograd.backward(schooling.loss(model(batch.inputs), batch.labels, teacher))
+            torch.autograd.backward(schooling.loss(batch.inputs.through(model), batch.labels, teacher))
     for parameter in model.parameters():
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)

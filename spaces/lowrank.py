@@ -132,7 +132,7 @@ class LowRank(Technique):
 def _try(model: nn.Module, anatomy: Anatomy, changed: list[str]) -> None:
     try:
         with torch.no_grad():
-            model(anatomy.example())
+            anatomy.example().through(model)
     except Exception as error:
         raise TrialError(
             f"the model does not run with {', '.join(changed)} factorized: {type(error).__name__}: {error}; turn lowrank off"

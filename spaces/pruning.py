@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
+from paretrim.evaluators.inputs import Inputs
 from paretrim.errors import TrialError
 from paretrim.spaces.anatomy import Anatomy
 from paretrim.spaces.attention import Heads, cut_heads
@@ -275,9 +276,9 @@ def _train(model: nn.Module, recipe: Recipe, schooling: Schooling, epochs: int) 
         pass  # only the course of the last training is recorded
 
 
-def _output_shape(model: nn.Module, example: torch.Tensor) -> tuple[int, ...]:
+def _output_shape(model: nn.Module, example: Inputs) -> tuple[int, ...]:
     try:
         with torch.no_grad():
-            return tuple(model(example).shape)
+            return tuple(example.through(model).shape)
     except Exception as error:
         raise TrialError(f"the pruned model does not run: {type(error).__name__}: {error}") from error

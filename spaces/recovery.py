@@ -111,11 +111,16 @@ class Recovery(Technique):
 
     def _augmentation(self, anatomy: Anatomy) -> Iterator[Choice]:
         options = self.options
-        if options.augment and not (len(anatomy.input_shape) == 3 and anatomy.input_dtype.is_floating_point):
+        if options.augment and not anatomy.inputs.image:
             raise UsageError(
                 f"space.recovery.augment: {', '.join(options.augment)} are for images, floats of shape (channels, height, "
-                f"width), and an input of this model is {anatomy.input_dtype} of shape {anatomy.input_shape}; take them "
+                f"width), and an input of this model is {anatomy.inputs.described()}; take them "
                 "out, or name a function of your own in space.recovery.augmentation"
+            )
+        if options.augmentation and len(anatomy.inputs.parts) > 1:
+            raise UsageError(
+                f"space.recovery.augmentation: {options.augmentation} gets one tensor, and this model takes several inputs: "
+                f"{anatomy.inputs.described()}; leave it out"
             )
         named = [*options.augment, *([options.augmentation] if options.augmentation else [])]
         if named:

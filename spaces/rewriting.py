@@ -13,6 +13,7 @@ from itertools import product
 import torch
 from torch import nn
 
+from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces.multihead import unfold
 from paretrim.spaces.stiffness import replace
 
@@ -24,23 +25,23 @@ _CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = 
 Calls = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-def rewrite(model: nn.Module, example: torch.Tensor) -> None:
+def rewrite(model: nn.Module, example: Inputs) -> None:
     """Make a model traceable in place, its outputs unchanged.
 
     Args:
         model: In evaluation mode.
-        example: A batch of inputs, shape ``(N, ...)``.
+        example: Some samples.
     """
     unfold(model)
     stand_in(model, example)
 
 
-def stand_in(model: nn.Module, example: torch.Tensor) -> None:
+def stand_in(model: nn.Module, example: Inputs) -> None:
     """Put a frozen convolution, in place, where a module without parameters only picks and pads channels.
 
     Args:
         model: In evaluation mode.
-        example: A batch of inputs, shape ``(N, ...)``.
+        example: Some samples.
     """
     replaced: list[str] = []
     for name, calls in _resizing(model, example).items():
@@ -89,7 +90,7 @@ def frozen_kept(model: nn.Module) -> Iterator[None]:
                 parameter.requires_grad_(False)
 
 
-def _resizing(model: nn.Module, example: torch.Tensor) -> dict[str, Calls]:
+def _resizing(model: nn.Module, example: Inputs) -> dict[str, Calls]:
     """Return what modules without parameters gave where they changed the number of channels, the outer ones first."""
     names = {m: n for n, m in model.named_modules() if n and not [*m.parameters(), *m.buffers()]}
     calls: dict[nn.Module, Calls] = {}
@@ -104,7 +105,7 @@ def _resizing(model: nn.Module, example: torch.Tensor) -> dict[str, Calls]:
     handles = [module.register_forward_hook(note) for module in names]
     try:
         with torch.no_grad():
-            model(example)
+            example.through(model)
     finally:
         for handle in handles:
             handle.remove()

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces.team import Alone, Team
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -17,10 +18,10 @@ Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class TrainingBatch(Protocol):
-    """Some training samples: inputs ``(N, ...)``, labels, and their positions in the split."""
+    """Some training samples: inputs, labels, and their positions in the split."""
 
     @property
-    def inputs(self) -> torch.Tensor: ...  # noqa: D102
+    def inputs(self) -> Inputs: ...  # noqa: D102
     @property
     def labels(self) -> torch.Tensor: ...  # noqa: D102
     @property

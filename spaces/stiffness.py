@@ -8,11 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from paretrim.evaluators.inputs import Inputs
+
 PLAIN: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _READ = "its parent reads its weights by name rather than calling it"
 
 
-def rigid(model: nn.Module, example: torch.Tensor, names: Sequence[str]) -> dict[str, str]:
+def rigid(model: nn.Module, example: Inputs, names: Sequence[str]) -> dict[str, str]:
     """Return the layers, by module path, that cannot be replaced by a sequence of layers, with the reason.
 
     Each one is really wrapped, and the model run, in evaluation and in training mode: a module such as
@@ -20,7 +22,7 @@ def rigid(model: nn.Module, example: torch.Tensor, names: Sequence[str]) -> dict
 
     Args:
         model: In evaluation mode; it is not changed.
-        example: A batch of inputs, shape ``(N, ...)``.
+        example: Some samples.
         names: Module paths of the layers.
     """
     found = {name: reason for name in names if (reason := _own_kind(model.get_submodule(name)) or _tied(model, name))}
@@ -49,7 +51,7 @@ def _tied(model: nn.Module, name: str) -> str:
     return f"its weights are also those of {others}" if others else ""
 
 
-def _runs(model: nn.Module, example: torch.Tensor, names: Sequence[str]) -> bool:
+def _runs(model: nn.Module, example: Inputs, names: Sequence[str]) -> bool:
     """Tell whether a model runs with layers wrapped, in each of the modes in which it runs without that."""
     for training in (False, True):
         twin = copy.deepcopy(model).train(training)
@@ -61,11 +63,11 @@ def _runs(model: nn.Module, example: torch.Tensor, names: Sequence[str]) -> bool
     return True
 
 
-def _answers(model: nn.Module, example: torch.Tensor) -> bool:
+def _answers(model: nn.Module, example: Inputs) -> bool:
     try:
         # Dropout would shift what others draw afterwards.
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            model(example)
+            example.through(model)
     except Exception:  # noqa: BLE001 - whatever the model's code does then, it does not run
         return False
     return True

@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
+from paretrim.evaluators.inputs import Inputs
 
-def dependency_graph(model: nn.Module, example: torch.Tensor) -> Any:
+
+def dependency_graph(model: nn.Module, example: Inputs) -> Any:
     """Return Torch-Pruning's dependency graph of a model, frozen parameters included."""
     import torch_pruning
 
@@ -21,8 +22,9 @@ def dependency_graph(model: nn.Module, example: torch.Tensor) -> Any:
             parameter.requires_grad_(True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # In a tuple: of a bare tensor it would first try each sample as an argument of its own.
-            return torch_pruning.DependencyGraph().build_dependency(model, example_inputs=(example,), verbose=False)
+            # In a tuple or a mapping: of a bare tensor it would first try each sample as an argument of its own.
+            given = example.arguments()
+            return torch_pruning.DependencyGraph().build_dependency(model, example_inputs=given, verbose=False)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)

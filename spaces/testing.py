@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces.anatomy import LAYER_TYPES, Anatomy, dissect
 from paretrim.spaces.dimension import Choice, Dimension, Range, Value, existing
 from paretrim.spaces.recipe import Recipe
@@ -83,7 +84,7 @@ def small_batch(count: int = 12, seed: int = 0) -> tuple[torch.Tensor, torch.Ten
 class SmallBatch:
     """Samples for `small_net`, as a technique or recovery training gets them."""
 
-    inputs: torch.Tensor
+    inputs: Inputs
     labels: torch.Tensor
     index: torch.Tensor
 
@@ -95,7 +96,7 @@ def small_schooling(count: int = 24) -> Schooling:
 
     def batches(size: int, seed: int) -> Iterator[SmallBatch]:
         for index in torch.randperm(count, generator=torch.Generator().manual_seed(seed)).split(size):
-            yield SmallBatch(inputs[index], labels[index], index)
+            yield SmallBatch(Inputs.of(inputs[index]), labels[index], index)
 
     with torch.no_grad():
         taught = tutor(inputs)
@@ -230,7 +231,7 @@ def _check_step(model: nn.Module, schooling: Schooling) -> None:
     teacher = None if schooling.teacher is None else schooling.teacher[batch.index]
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    value = schooling.loss(model.train()(batch.inputs), batch.labels, teacher)
+    value = schooling.loss(batch.inputs.through(model.train()), batch.labels, teacher)
     for penalty in schooling.penalties:
         value = value + penalty(batch)
     torch.autograd.backward(value)

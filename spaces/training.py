@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from paretrim.errors import TrialError
+from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces import optimizers, schedules
 from paretrim.spaces.augment import STRENGTHS, Augmentation
 from paretrim.spaces.recipe import Recipe
@@ -27,7 +28,7 @@ _APART = 1_000_003
 class Samples:
     """A batch as the model sees it: on its device, augmented."""
 
-    inputs: torch.Tensor
+    inputs: Inputs
     labels: torch.Tensor
     index: torch.Tensor
 
@@ -141,16 +142,16 @@ class _Training:
         own = slice(part.start, part.stop)
         inputs = batch.inputs[own].to(self._device)
         if self._augmentation is not None:
-            inputs = self._augmentation(inputs)
-        if self._channels_last and inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+            inputs = inputs.each(self._augmentation)
+        if self._channels_last:
+            inputs = inputs.each(_channels_last)
         return Samples(inputs, batch.labels[own].to(self._device), batch.index[own])
 
     def _learn(self, batch: Samples, group: int, weight: float) -> float:
         """Add the gradients of a part of a batch to those that the next step is made of, and return its loss."""
         divisor = group / weight if weight else math.inf
         with self._narrow():
-            outputs = self._model(batch.inputs)
+            outputs = batch.inputs.through(self._model)
             teacher = self._taught(batch)
             loss = self._schooling.loss(outputs if self._format is None else outputs.float(), batch.labels, teacher)
             for penalty in self._schooling.penalties:
@@ -174,7 +175,7 @@ class _Training:
         if self._augmentation is None or self._schooling.tutor is None:
             return self._schooling.teacher[batch.index].to(self._device)
         with torch.no_grad():
-            answers: torch.Tensor = self._schooling.tutor(batch.inputs)
+            answers: torch.Tensor = batch.inputs.through(self._schooling.tutor)
         return answers.float()
 
     def _step(self) -> None:
@@ -190,6 +191,10 @@ class _Training:
         self._schedule.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._pending = False
+
+
+def _channels_last(part: torch.Tensor) -> torch.Tensor:
+    return part.contiguous(memory_format=torch.channels_last) if part.dim() == 4 else part
 
 
 def _word(recipe: Recipe, name: str, default: str) -> str:

@@ -43,16 +43,18 @@ class FeatureTransfer:
         self._given: dict[str, Tensor] = {}
         self._taught: dict[str, Tensor] = {}
         self._asked: Tensor | None = None
-        self._handles: list[RemovableHandle] = [tutor.register_forward_pre_hook(self._noting_question())]
+        self._handles: list[RemovableHandle] = [
+            tutor.register_forward_pre_hook(self._noting_question(), with_kwargs=True)
+        ]
         for mine, theirs in self._pairs:
             self._handles.append(student.get_submodule(mine).register_forward_hook(self._noting(self._given, mine)))
             self._handles.append(tutor.get_submodule(theirs).register_forward_hook(self._noting(self._taught, theirs)))
 
     def __call__(self, batch: TrainingBatch) -> Tensor:
         """Return the weighted distance, a scalar, after the student has answered the batch."""
-        if self._asked is not batch.inputs:
+        if self._asked is not batch.inputs.parts[0]:
             with torch.no_grad():
-                self._tutor(batch.inputs)
+                batch.inputs.through(self._tutor)
         distances = [
             self._distance(self._given[mine].float(), self._taught[theirs].float(), *linear)
             for (mine, theirs), linear in zip(self._pairs, self._linear, strict=True)
@@ -73,10 +75,10 @@ class FeatureTransfer:
 
     # Hooks are functions and not methods, so that a copy of a model does not take this object along.
 
-    def _noting_question(self) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def note(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _noting_question(self) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def note(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
             # The tutor may have answered this batch already, for the loss of the outputs.
-            self._asked = inputs[0] if inputs else None
+            self._asked = next(iter((*inputs, *named.values())), None)
 
         return note
 
@@ -186,7 +188,7 @@ def _shapes(model: nn.Module, names: Sequence[str], anatomy: Anatomy) -> dict[st
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     try:
         with torch.no_grad(), _evaluating(model):
-            model(anatomy.example().to(device))
+            anatomy.example().to(device).through(model)
     finally:
         for handle in handles:
             handle.remove()

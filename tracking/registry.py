@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from paretrim.evaluators import recorded
 from paretrim.tracking.tracker import Chosen
 
 _SHA, _SEARCH = "paretrim.artifact_sha256", "paretrim.search"
@@ -76,13 +76,15 @@ def _save(chosen: Chosen, path: Path) -> None:
     import onnx  # noqa: PLC0415
     from mlflow.models import infer_signature  # noqa: PLC0415
 
-    held = np.load(chosen.samples, allow_pickle=False)
+    held = recorded.read(chosen.samples)
+    inputs = dict(held.inputs) if len(held.inputs) > 1 else next(iter(held.inputs.values()))
+    example = {name: part[:1] for name, part in inputs.items()} if isinstance(inputs, dict) else inputs[:1]
     model = chosen.artifact.read()
     mlflow.onnx.save_model(
         onnx.load_model_from_string(model),
         str(path),
-        signature=infer_signature(held["inputs"], held["outputs"]),
-        input_example=held["inputs"][:1],
+        signature=infer_signature(inputs, held.outputs),
+        input_example=example,
         pip_requirements=["mlflow", "onnx", *chosen.requirements],
         onnx_execution_providers=["CPUExecutionProvider"],
         onnx_session_options={"intra_op_num_threads": chosen.threads},

@@ -104,7 +104,7 @@ def train(net: nn.Module, epochs: int, seed: int) -> None:
     for epoch in range(epochs):
         for batch in split.batches(64, seed=seed + epoch):
             optimizer.zero_grad()
-            functional.cross_entropy(net(batch.inputs), batch.labels).backward()
+            functional.cross_entropy(batch.inputs.through(net), batch.labels).backward()
             optimizer.step()
             schedule.step()
     net.eval()

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from paretrim.errors import ArtifactError, DataError
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.metrics import Metric, by_name
@@ -67,7 +68,7 @@ def opened(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Callable[[in
         folder, target = tmp_path_factory.mktemp("artifacts"), OnnxRuntimeCpu(TargetSettings())
         widths = {} if bits == 32 else dict.fromkeys(("0", "2", "4"), bits)
         with target.lower(
-            task.model, LoweringRequest((2,), "float32", of_widths(widths), task.split), folder
+            task.model, LoweringRequest(Signature.single((2,)), of_widths(widths), task.split), folder
         ).unpacked() as path:
             return target.open(path)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from paretrim.errors import ArtifactError
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators import cuda_driver
 from paretrim.evaluators.onnx_cuda_target import OnnxRuntimeCuda
 from paretrim.evaluators.target import LoweringRequest, TargetAddress, TargetSettings
@@ -56,7 +57,7 @@ class OnTheCpu(Elsewhere):
 
 def a_file(target: OnnxRuntimeCuda, folder: Path) -> Path:
     path = folder / "model.onnx"
-    path.write_bytes(target.lower(small_mlp(), LoweringRequest(INPUT_SHAPE, "float32"), folder).read())
+    path.write_bytes(target.lower(small_mlp(), LoweringRequest(Signature.single(INPUT_SHAPE)), folder).read())
     return path
 
 
@@ -96,7 +97,7 @@ def test_layers_on_the_cpu_are_refused(tmp_path: Path) -> None:
 def test_the_peak_is_what_was_taken_since_the_first_session(tmp_path: Path) -> None:
     target = OnTheCpu(ONNX)
     target.used[:] = [1000, 1700, 2500]
-    target.empty(INPUT_SHAPE, "float32", tmp_path / "empty")
+    target.empty(Signature.single(INPUT_SHAPE), tmp_path / "empty")
     assert target.device_peak() == (0, 0)
     inputs = random_inputs(3)
     assert np.array_equal(target.open(tmp_path / "empty")(inputs), inputs)

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from paretrim.errors import LoweringError
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators import onnx_calibration
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
@@ -51,7 +52,7 @@ def request_of(net: nn.Module, shape: tuple[int, ...], bits: int, **settings: Va
     technique.bake(net, recipe, anatomy)
     stored = technique.storage(net, recipe, anatomy)
     activation = technique.activation(recipe) or Activation()
-    return LoweringRequest(shape, "float32", stored, samples(shape), activation)
+    return LoweringRequest(Signature.single(shape), stored, samples(shape), activation)
 
 
 def graph_of(artifact: Artifact) -> Any:
@@ -123,7 +124,7 @@ class TestGridsInTheFile:
         with torch.no_grad():
             net.get_parameter("0.weight").copy_(torch.tensor([[1.0, -2.0, 0.0, 1.0]]).repeat(4, 1) * 0.25)
         stored = {"0": Storage(4, steps=(0.25,) * 4), "2": Storage(8)}
-        artifact = TARGET.lower(net, LoweringRequest((4,), "float32", stored, samples((4,))), tmp_path)
+        artifact = TARGET.lower(net, LoweringRequest(Signature.single((4,)), stored, samples((4,))), tmp_path)
         codes = dequantized(graph_of(artifact))["0"][0]
         assert codes.tolist() == [[1, -2, 0, 1]] * 4
 
@@ -153,7 +154,7 @@ class TestGridsInTheFile:
         with torch.no_grad():
             net.conv1.weight.copy_(torch.round(net.conv1.weight / 0.01).clamp(-127, 127) * 0.01)
         stored = EIGHT | {"conv1": Storage(8, per_channel=False, steps=(0.01,))}
-        artifact = TARGET.lower(net, LoweringRequest(SHAPE, "float32", stored, samples(SHAPE)), tmp_path)
+        artifact = TARGET.lower(net, LoweringRequest(Signature.single(SHAPE), stored, samples(SHAPE)), tmp_path)
         np.testing.assert_allclose(dequantized(graph_of(artifact))["conv1"][1], folded(net, "conv1"), atol=1e-6)
 
     def test_4_bits_take_at_most_55_percent_of_8_in_the_classic_perceptron(self, tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ class TestGridsInTheFile:
 
     @pytest.mark.parametrize("bits", [1, 9, 32])
     def test_bits_that_cannot_be_stored_are_refused(self, bits: int, tmp_path: Path) -> None:
-        request = LoweringRequest(SHAPE, "float32", {"stem": Storage(bits)}, samples(SHAPE))
+        request = LoweringRequest(Signature.single(SHAPE), {"stem": Storage(bits)}, samples(SHAPE))
         with pytest.raises(LoweringError, match=f"'stem': {bits}.*allowed: 2 to 8, and 16"):
             TARGET.lower(small_net(), request, tmp_path)
 
@@ -198,7 +199,7 @@ class TestWeightsAlone:
 
     def test_convolutions_are_stored_as_integers_and_widened_when_the_model_is_loaded(self, tmp_path: Path) -> None:
         net = small_net()
-        plain = LoweringRequest(SHAPE, "float32")
+        plain = LoweringRequest(Signature.single(SHAPE))
         with TARGET.lower(net, plain, tmp_path).unpacked() as path:
             floats = TARGET.weigh(path)
         request = request_of(net, SHAPE, 8, activations="none")
@@ -231,7 +232,7 @@ class TestWeightsAlone:
     def test_they_stand_beside_integer_layers(self, tmp_path: Path) -> None:
         net = small_net()
         stored = EIGHT | {"conv1": Storage(8, integers=False), "stem": Storage(16)}
-        artifact = TARGET.lower(net, LoweringRequest(SHAPE, "float32", stored, samples(SHAPE)), tmp_path)
+        artifact = TARGET.lower(net, LoweringRequest(Signature.single(SHAPE), stored, samples(SHAPE)), tmp_path)
         makers = {name: node.op_type for node in graph_of(artifact).node for name in node.output}
         convs = [node for node in graph_of(artifact).node if node.op_type == "Conv"]
         assert [makers[node.input[1]] for node in convs] == ["Cast", "Mul", "DequantizeLinear"]
@@ -264,7 +265,7 @@ class TestActivations:
         split = Split((inputs, np.zeros(600, np.int64)), "calibration")
 
         def lower(sign: Sign, calibrator: Calibrator) -> Artifact:
-            request = LoweringRequest(SHAPE, "float32", EIGHT, split, Activation(sign, calibrator))
+            request = LoweringRequest(Signature.single(SHAPE), EIGHT, split, Activation(sign, calibrator))
             return TARGET.lower(small_net(), request, tmp_path)
 
         return lower

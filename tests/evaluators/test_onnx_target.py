@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from paretrim.errors import LoweringError, UsageError
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators import target as targets
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
@@ -184,7 +185,7 @@ def layer_names(net: nn.Module) -> list[str]:
 
 def request_of(shape: tuple[int, ...], bits: Bits) -> LoweringRequest:
     samples = random_inputs(64, shape, seed=1)
-    return LoweringRequest(shape, "float32", of_widths(bits), Split((samples, np.zeros(64, np.int64)), "calibration"))
+    return LoweringRequest(Signature.single(shape), of_widths(bits), Split((samples, np.zeros(64, np.int64)), "calibration"))
 
 
 @dataclass(frozen=True)
@@ -316,7 +317,7 @@ class TestKindsOfNets:
         torch.manual_seed(0)
         net = nn.Sequential(nn.Embedding(20, 16), nn.Flatten(), nn.Linear(80, 5)).eval()
         tokens = np.random.default_rng(0).integers(0, 20, (32, 5))
-        request = LoweringRequest((5,), "int64", of_widths({"2": 8}), Split((tokens, np.zeros(32)), "calibration"))
+        request = LoweringRequest(Signature.single((5,), "int64"), of_widths({"2": 8}), Split((tokens, np.zeros(32)), "calibration"))
         with TARGET.lower(net, request, tmp_path).unpacked() as path:
             outputs = TARGET.open(path)(tokens)
         expected = net(torch.from_numpy(tokens)).detach().numpy()
@@ -427,7 +428,7 @@ print(target.weigh(Path(sys.argv[2])).held_bytes > 0)
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_process_that_serves_a_file_carries_the_runtime_alone(runtime: str, tmp_path: Path) -> None:
     address = targets.find(TargetSettings(runtime))
-    with TARGET.lower(small_net(), LoweringRequest((3, 8, 8), "float32"), tmp_path).unpacked() as path:
+    with TARGET.lower(small_net(), LoweringRequest(Signature.single((3, 8, 8))), tmp_path).unpacked() as path:
         command = [sys.executable, "-c", SERVE, json.dumps(address.to_plain()), str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["(2, 5)", "False False 1", "True"]
@@ -446,7 +447,7 @@ class TestRefusals:
         self, build: type[nn.Module], reason: str, tmp_path: Path
     ) -> None:
         with pytest.raises(LoweringError, match=reason) as caught:
-            TARGET.lower(build().eval(), LoweringRequest((8,), "float32"), tmp_path)
+            TARGET.lower(build().eval(), LoweringRequest(Signature.single((8,))), tmp_path)
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 300
         assert list(tmp_path.iterdir()) == []
@@ -454,7 +455,7 @@ class TestRefusals:
     def test_bits_without_calibration_samples_raise_lowering_error(self, tmp_path: Path) -> None:
         net = nn.Sequential(nn.Linear(8, 5)).eval()
         with pytest.raises(LoweringError, match="need calibration samples"):
-            TARGET.lower(net, LoweringRequest((8,), "float32", of_widths({"0": 8})), tmp_path)
+            TARGET.lower(net, LoweringRequest(Signature.single((8,)), of_widths({"0": 8})), tmp_path)
 
     def test_a_layer_that_is_not_in_the_graph_raises_lowering_error(self, tmp_path: Path) -> None:
         net = nn.Sequential(nn.Linear(8, 5)).eval()
@@ -494,7 +495,7 @@ from paretrim.evaluators.target import LoweringRequest
 from paretrim.evaluators.testing import ONNX, random_inputs
 from paretrim.spaces.testing import small_net
 split = Split((random_inputs(64, (3, 8, 8), seed=1), np.zeros(64, np.int64)))
-request = LoweringRequest((3, 8, 8), "float32", of_widths({"stem": 8, "conv1": 8, "conv2": 8, "head": 16}), split)
+request = LoweringRequest(Signature.single((3, 8, 8)), of_widths({"stem": 8, "conv1": 8, "conv2": 8, "head": 16}), split)
 print(ONNX.build().lower(small_net(), request, Path(sys.argv[1])).sha256)
 """
 
@@ -510,7 +511,7 @@ def test_another_process_gives_the_same_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "uint8"])
 def test_the_empty_model_gives_back_inputs_of_any_type(dtype: str, tmp_path: Path) -> None:
     inputs = np.ones((3, 4), dtype)
-    TARGET.empty((4,), dtype, tmp_path / "empty.onnx")
+    TARGET.empty(Signature.single((4,), dtype), tmp_path / "empty.onnx")
     outputs = TARGET.open(tmp_path / "empty.onnx")(inputs)
     assert outputs.dtype == inputs.dtype
     assert np.array_equal(outputs, inputs)

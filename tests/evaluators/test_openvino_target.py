@@ -10,6 +10,7 @@ import pytest
 from torch import nn
 
 from paretrim.errors import ArtifactError
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
 from paretrim.evaluators.openvino_target import OpenVinoCpu
 from paretrim.evaluators.splits import Split
@@ -25,7 +26,7 @@ SHAPE = (3, 8, 8)
 def request_of(bits: int) -> LoweringRequest:
     samples = random_inputs(64, SHAPE, seed=1)
     widths = {} if bits == 32 else dict.fromkeys(("stem", "conv1", "conv2", "head"), bits)
-    return LoweringRequest(SHAPE, "float32", of_widths(widths), Split((samples, np.zeros(64, np.int64)), "calibration"))
+    return LoweringRequest(Signature.single(SHAPE), of_widths(widths), Split((samples, np.zeros(64, np.int64)), "calibration"))
 
 
 class TestResidualNet(TargetContract):
@@ -64,7 +65,7 @@ def test_half_floats_are_widened_and_integers_are_not(tmp_path: Path) -> None:
 def test_a_model_of_integer_inputs_runs(tmp_path: Path) -> None:
     target, tokens = OpenVinoCpu(TargetSettings("openvino")), np.arange(10).reshape(2, 5)
     net = nn.Sequential(nn.Embedding(20, 16), nn.Flatten(), nn.Linear(80, 5)).eval()
-    with target.lower(net, LoweringRequest((5,), "int64"), tmp_path).unpacked() as path:
+    with target.lower(net, LoweringRequest(Signature.single((5,), "int64")), tmp_path).unpacked() as path:
         assert target.open(path)(tokens).shape == (2, 5)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from paretrim.errors import LoweringError
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.storage import of_widths
 from paretrim.evaluators.target import LoweringRequest, TargetAddress, TargetSettings
@@ -61,7 +62,7 @@ class TwoOutputs(nn.Module):
 
 def lowered(bits: int, folder: Path) -> Artifact:
     widths = {} if bits == 32 else dict.fromkeys(("stem", "conv1", "conv2", "head"), bits)
-    return TARGET.lower(small_net(), LoweringRequest(SHAPE, "float32", of_widths(widths)), folder)
+    return TARGET.lower(small_net(), LoweringRequest(Signature.single(SHAPE), of_widths(widths)), folder)
 
 
 class TestFile:
@@ -99,7 +100,7 @@ class TestFile:
         code += (
             "from paretrim.evaluators.target import LoweringRequest; from paretrim.spaces.testing import small_net; "
         )
-        code += "request = LoweringRequest((3, 8, 8), 'float32', "
+        code += "request = LoweringRequest(Signature.single((3, 8, 8)), "
         code += "of_widths(dict.fromkeys(('stem', 'conv1', 'conv2', 'head'), 8))); "
         code += "Path(sys.argv[1]).write_bytes(export(small_net(), request))"
         other = tmp_path / "other"
@@ -110,7 +111,7 @@ class TestFile:
         net = nn.Sequential(nn.Linear(8, 5)).eval()
         with torch.no_grad():
             net.get_parameter("0.weight")[0, 0] = 1e6
-        artifact = TARGET.lower(net, LoweringRequest((8,), "float32", of_widths({"0": 16})), tmp_path)
+        artifact = TARGET.lower(net, LoweringRequest(Signature.single((8,)), of_widths({"0": 16})), tmp_path)
         module = torch.export.load(io.BytesIO(artifact.read())).module()
         assert bool(torch.isfinite(module(torch.ones(2, 8))).all())
 
@@ -132,7 +133,7 @@ def test_the_empty_model_gives_back_tokens(tmp_path: Path) -> None:
     if TARGET.unavailable():
         pytest.skip(TARGET.unavailable())
     tokens = np.arange(8).reshape(2, 4)
-    TARGET.empty((4,), "int64", tmp_path / "empty")
+    TARGET.empty(Signature.single((4,), "int64"), tmp_path / "empty")
     assert np.array_equal(TARGET.open(tmp_path / "empty")(tokens), tokens)
 
 
@@ -149,14 +150,14 @@ class TestRefusals:
         self, model: nn.Module, reason: str, tmp_path: Path
     ) -> None:
         with pytest.raises(LoweringError, match=reason) as caught:
-            TARGET.lower(model, LoweringRequest((8,), "float32"), tmp_path)
+            TARGET.lower(model, LoweringRequest(Signature.single((8,))), tmp_path)
         assert "\n" not in str(caught.value)
         assert list(tmp_path.iterdir()) == []
 
     def test_a_layer_without_weights_raises_lowering_error(self, tmp_path: Path) -> None:
         net = nn.Sequential(nn.Linear(8, 5), nn.ReLU()).eval()
         with pytest.raises(LoweringError, match="no weights for the layers 1, 2; leave them at 'none' bits"):
-            TARGET.lower(net, LoweringRequest((8,), "float32", of_widths({"0": 8, "1": 8, "2": 4})), tmp_path)
+            TARGET.lower(net, LoweringRequest(Signature.single((8,)), of_widths({"0": 8, "1": 8, "2": 4})), tmp_path)
 
     def test_a_missing_compiler_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CXX", "no-such-compiler")

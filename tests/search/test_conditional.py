@@ -10,6 +10,7 @@ import optuna
 import pytest
 import torch
 
+from paretrim.evaluators.signature import Signature
 from paretrim.search.job import Job
 from paretrim.search.space import Space, build
 from paretrim.search.study import Asked, Study
@@ -22,8 +23,7 @@ ANATOMY = Anatomy(
     layers=(Layer("stem", 288, True, False), Layer("head", 320, False, True)),
     groups=(Group("stem", ("stem",), 32),),
     left_out=(),
-    input_shape=(1, 8, 8),
-    input_dtype=torch.float32,
+    inputs=Signature.single((1, 8, 8)),
 )
 SEED = 5
 # Of each kind of condition one, and one that hangs on another that is conditional itself.

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paretrim.evaluators.signature import Signature
 from paretrim.search.job import Job
 from paretrim.search.space import Space, build
 from paretrim.spaces.anatomy import Anatomy, Group, Layer
@@ -16,8 +17,7 @@ ANATOMY = Anatomy(
     layers=(Layer("stem", 288, True, False), Layer("inner", 9216, False, False), Layer("head", 320, False, True)),
     groups=(Group("stem", ("stem",), 32), Group("inner", ("inner",), 32)),
     left_out=(("head", "gives the model's output"),),
-    input_shape=(1, 8, 8),
-    input_dtype=torch.float32,
+    inputs=Signature.single((1, 8, 8)),
 )
 BITS = {f"quantization.bits.{name}" for name in ("stem", "inner", "head")}
 

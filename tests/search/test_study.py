@@ -11,6 +11,7 @@ import pytest
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
+from paretrim.evaluators.signature import Signature
 from paretrim.errors import UnknownJobError
 from paretrim.search.job import Job
 from paretrim.search.space import build
@@ -29,8 +30,7 @@ ANATOMY = Anatomy(
     layers=(Layer("stem", 288, True, False), Layer("head", 320, False, True)),
     groups=(Group("stem", ("stem",), 32),),
     left_out=(),
-    input_shape=(1, 8, 8),
-    input_dtype=torch.float32,
+    inputs=Signature.single((1, 8, 8)),
 )
 SPACE = build(Job(model="mine:model", data="mine:data"), ANATOMY)
 BOUNDS = (parse("accuracy >= baseline - 0.1"), parse("size_bytes <= 50000"))

@@ -165,7 +165,7 @@ def test_a_model_with_frozen_weights_has_the_groups_of_one_without(anatomy: Anat
 def test_the_example_has_the_shape_and_type_of_the_data() -> None:
     net = nn.Sequential(nn.Embedding(20, 8), nn.Flatten(), nn.Linear(40, 3)).eval()
     found = dissect(net, torch.ones((4, 5), dtype=torch.int64))
-    assert found.input_shape == (5,)
+    assert found.inputs.parts[0].shape == (5,)
     assert found.example(3).shape == (3, 5)
     assert found.example().dtype == torch.int64
     assert net(found.example()).shape == (2, 3)

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from paretrim.errors import TrialError
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.abilities import Abilities
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
 from paretrim.evaluators.splits import Split
@@ -332,7 +333,7 @@ class TestLowering:
         assert set(stored) == {"0", "2.0", "2.1"}
         split = Split((example, torch.zeros(64)), "calibration")
         target = OnnxRuntimeCpu(TargetSettings(batch_size=64))
-        artifact = target.lower(twin, LoweringRequest((64,), "float32", stored, split), tmp_path)
+        artifact = target.lower(twin, LoweringRequest(Signature.single((64,)), stored, split), tmp_path)
         with artifact.unpacked() as path:
             kept = {tuple(item.dims): numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer}
             answer = target.open(path)(example.numpy())

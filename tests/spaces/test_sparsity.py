@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
 from paretrim.evaluators.splits import Split
@@ -264,7 +265,7 @@ def lowered(amount: float, bits: int | None, folder: Path) -> tuple[Artifact, li
     lived(techniques, net, recipe, found)
     stored: dict[str, Storage] = dict(techniques[-1].storage(net, recipe, found))
     split = Split((example, torch.zeros(32)), "calibration")
-    artifact = OnnxRuntimeCpu(TargetSettings()).lower(net, LoweringRequest((196,), "float32", stored, split), folder)
+    artifact = OnnxRuntimeCpu(TargetSettings()).lower(net, LoweringRequest(Signature.single((196,)), stored, split), folder)
     with artifact.unpacked() as path:
         kept = [numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer]
     return artifact, [float(np.mean(each == 0)) for each in kept if each.ndim == 2]

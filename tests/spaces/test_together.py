@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.abilities import GRIDS, Abilities
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
 from paretrim.evaluators.splits import Split
@@ -294,7 +295,7 @@ def lowered(life: Life, folder: Path) -> Any:
     target = OnnxRuntimeCpu(TargetSettings())
     calibration = Split(small_batch(64, seed=1))
     artifact = target.lower(
-        life.model, LoweringRequest(INPUT_SHAPE, "float32", life.stored, calibration, life.activation), folder
+        life.model, LoweringRequest(Signature.single(INPUT_SHAPE), life.stored, calibration, life.activation), folder
     )
     path = folder / "model.onnx"
     path.write_bytes(artifact.read())
