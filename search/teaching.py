@@ -13,6 +13,7 @@ from torch import nn
 from paretrim.errors import DataError, UserCodeError
 from paretrim.evaluators.splits import Split
 from paretrim.search.cache import Cache, key
+from paretrim.search.outputs import settle
 from paretrim.search.space import Space
 from paretrim.spaces.distillation import Distillation
 from paretrim.spaces.recovery import Recovery
