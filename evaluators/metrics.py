@@ -22,6 +22,11 @@ MetricFunction = Callable[[Tensor, Tensor], float]
 # So common that a job that names one of them is checked without waiting for torchmetrics; whether more is better.
 _COMMON = {"accuracy": True, "f1": True, "mean_absolute_error": False, "mean_squared_error": False}
 
+AGREEMENT, NUMBERS = "agreement", "numbers"
+"""The metric of data without labels: the share of the uncompressed model's answers that are given too, or, where its outputs
+are numbers (``{name: agreement, of: numbers}``), the coefficient of determination (R2) of its outputs."""
+_AGREEING = {Task.MULTICLASS: "accuracy", Task.TOKENS: "accuracy", Task.REGRESSION: "r2_score"}
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -96,7 +101,8 @@ class Metric:
         """Return the metric's parts by sample where it is a mean over samples, else None."""
         if self.function is not None:
             return None
-        return means(self._listed, self.options, self.task(outputs, labels), outputs, labels)
+        task = self.task(outputs, labels)
+        return means(*self._named(task), task, outputs, labels)
 
     def at_most_one(self, outputs: Tensor, labels: Tensor) -> bool:
         """Tell whether 1 is known to be the best value: so it is wherever torchmetrics compares classes or rankings."""
@@ -106,9 +112,13 @@ class Metric:
         if self.function is not None:
             return float(self.function(outputs, labels))
         try:
-            return catalogue.evaluate(self._listed, self.options, task, (outputs, labels))
+            return catalogue.evaluate(*self._named(task), task, (outputs, labels))
         except Exception as error:
             raise DataError(f"'{self.name}' does not fit {_described(outputs, labels)}: {error}") from error
+
+    def _named(self, task: Task) -> tuple[str, Mapping[str, Any]]:
+        """Return torchmetrics' name and options of the metric."""
+        return (_AGREEING[task], {}) if self.name == AGREEMENT else (self._listed, self.options)
 
     @property
     def _listed(self) -> str:
@@ -116,6 +126,8 @@ class Metric:
 
     @cached_property
     def _tasks(self) -> frozenset[Task]:
+        if self.name == AGREEMENT:
+            return frozenset(_AGREEING)
         return frozenset(Task) if self.function is not None else catalogue.tasks(self._listed, self.options)
 
     def _taken(self) -> str:
@@ -134,7 +146,9 @@ def by_name(name: str, options: Mapping[str, Any] | None = None) -> Metric:
     """
     if name in _COMMON and not options:
         return Metric(name, _COMMON[name])
-    wrong = catalogue.mistakes(name, options or {})
+    if name == AGREEMENT and not mistakes(name, options or {}):
+        return Metric(name, maximize=True, options=dict(options or {}))
+    wrong = mistakes(name, options or {})
     listed = catalogue.find(name)
     if wrong or listed is None:
         raise UsageError("; ".join(text if key == "name" else f"{key}: {text}" for key, text in wrong.items()))
@@ -143,6 +157,9 @@ def by_name(name: str, options: Mapping[str, Any] | None = None) -> Metric:
 
 def mistakes(name: str, options: Mapping[str, Any]) -> dict[str, str]:
     """Return what is wrong with a name and its options: a message by option, or under ``name``."""
+    if name == AGREEMENT:
+        told = f"allowed: of: {NUMBERS}, for a model whose outputs are numbers and no classes"
+        return {key: told for key, value in options.items() if (key, value) != ("of", NUMBERS)}
     return {} if name in _COMMON and not options else catalogue.mistakes(name, options)
 
 

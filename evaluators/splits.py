@@ -18,6 +18,7 @@ from paretrim.evaluators.preprocessing import Preprocessing
 Tensor = torch.Tensor
 _SURVEYED = 4096
 _LABELS = ("labels", "label")
+_NOTHING = torch.zeros(0)
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,19 @@ class Batch:
 
 
 class Split:
-    """One part of the data: ``N`` samples of an input and a label.
+    """One part of the data: ``N`` samples of an input and a label, or of an input alone.
 
     An input is one array; or a tuple of several, for a model that takes them by position; or a mapping of names to
     several, for one that takes them by name.
 
     Args:
         data: A pair (inputs, labels) of arrays or tensors of equal length, or a map-style ``torch.utils.data.Dataset`` whose
-            items are (input, label) pairs, or mappings with a ``label`` or ``labels`` in them.
+            items are (input, label) pairs, or mappings with a ``label`` or ``labels`` in them. Without labels: a pair
+            (inputs, None), or a dataset whose items are mappings without a label, or tensors.
+
+    Attributes:
+        name: What it is called in messages.
+        labelled: Whether it has labels; where it has none, those of a batch have no columns, shape ``(N, 0)``.
         name: What to call it in messages.
 
     Raises:
@@ -67,7 +73,8 @@ class Split:
             )
         if len(self) == 0:
             raise DataError(f"the {name} split is empty; it needs at least one sample")
-        self._check_first()
+        first = self._first()
+        self.labelled = first.labels.dim() == 1 or first.labels.shape[1:].numel() > 0
 
     def __len__(self) -> int:
         if self._arrays is not None:
@@ -90,6 +97,12 @@ class Split:
         dataset = cast("Dataset[Any]", self._dataset)
         inputs, labels = default_collate([_pair(dataset[i]) for i in index.tolist()])
         return Batch(Inputs.of(inputs), torch.as_tensor(labels), index)
+
+    def with_labels(self, labels: Tensor) -> Split:
+        """Return the same inputs with other labels, shape ``(N, ...)``."""
+        if self._arrays is not None:
+            return Split((self._arrays[0], labels), self.name)
+        return Split(_Relabelled(self, labels), self.name)
 
     def first(self, count: int) -> Batch:
         """Return the first samples, at most `count`."""
@@ -131,9 +144,9 @@ class Split:
             digest.update(sample)
         return digest.hexdigest()
 
-    def _check_first(self) -> None:
+    def _first(self) -> Batch:
         try:
-            self.first(1)
+            return self.first(1)
         except DataError as error:
             raise DataError(f"the {self.name} split: {error}") from None
         except Exception as error:
@@ -153,9 +166,27 @@ class _Samples(Dataset[Any]):
 
     def __getitem__(self, position: int) -> tuple[Any, Tensor]:
         sample = self._split.at(torch.tensor([position]))
-        (one,) = sample.inputs.samples()
-        given = one.arguments()
-        return (given[0] if isinstance(given, tuple) and len(given) == 1 else given), sample.labels[0]
+        return _alone(sample.inputs), sample.labels[0]
+
+
+class _Relabelled(Dataset[Any]):
+    """A split as a dataset, with labels of another's."""
+
+    def __init__(self, split: Split, labels: Tensor) -> None:
+        self._split, self._labels = split, labels
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(self, position: int) -> tuple[Any, Tensor]:
+        return _alone(self._split.at(torch.tensor([position])).inputs), self._labels[position]
+
+
+def _alone(inputs: Inputs) -> Any:
+    """Return the only sample's inputs as a dataset gives them."""
+    (one,) = inputs.samples()
+    given = one.arguments()
+    return given[0] if isinstance(given, tuple) and len(given) == 1 else given
 
 
 class HeldOut:
@@ -258,7 +289,8 @@ class Splits:
 
 def _as_tensors(inputs: Any, labels: Any, name: str) -> tuple[Inputs, Tensor]:
     try:
-        x, y = Inputs.of(inputs), _tensor(labels)
+        x = Inputs.of(inputs)
+        y = torch.zeros((len(x), 0)) if labels is None else _tensor(labels)
     except DataError as error:
         raise DataError(f"the {name} split: {error}") from None
     except (TypeError, ValueError) as error:
@@ -278,16 +310,14 @@ def _tensor(data: Any) -> Tensor:
 
 def _pair(item: Any) -> tuple[Any, Any]:
     """Return a dataset's item as (inputs, label)."""
-    if not isinstance(item, Mapping):
-        inputs, label = item
-        return inputs, label
-    label = next((name for name in _LABELS if name in item), None)
-    if label is None:
-        raise DataError(
-            f"an item is a mapping of {', '.join(map(str, item))}, with none of {' or '.join(_LABELS)} among them; rename what is "
-            "learned to 'label', or give (inputs, label) pairs"
-        )
-    return {name: value for name, value in item.items() if name != label}, item[label]
+    if isinstance(item, Mapping):
+        label = next((name for name in _LABELS if name in item), None)
+        inputs = {name: value for name, value in item.items() if name != label}
+        return inputs, _NOTHING if label is None else item[label]
+    if isinstance(item, Tensor | np.ndarray):
+        return item, _NOTHING
+    inputs, label = item
+    return inputs, label
 
 
 def _sample_hash(x: Inputs, y: Tensor) -> bytes:

@@ -19,7 +19,7 @@ from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.served import served
 from paretrim.evaluators.splits import Splits
 from paretrim.evaluators.target import Array, TargetAddress
-from paretrim.search import usercode
+from paretrim.search import unlabelled, usercode
 from paretrim.search.job import Job
 from paretrim.search.result import Result, artifact_of
 from paretrim.search.station import samples_path, timed_inputs
@@ -58,7 +58,7 @@ def export(result: Result, row: Row, folder: Path, *, strict: bool) -> Verdict:
         )
     address = target.find(options.settings)
     usercode.use_folder(result.job.folder)
-    splits = usercode.load_data(result.job)
+    splits = unlabelled.data_of(result.job)
     contents = Contents(
         job=result.name,
         metric=result.job.metric_name,

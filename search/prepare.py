@@ -23,7 +23,7 @@ from paretrim.evaluators.served import served
 from paretrim.evaluators.splits import Split, Splits
 from paretrim.evaluators.storage import Activation
 from paretrim.search import space as spaces
-from paretrim.search import teaching, usercode
+from paretrim.search import outputs, teaching, unlabelled, usercode
 from paretrim.search.cache import Cache
 from paretrim.search.context import TrialContext
 from paretrim.search.job import Job, impossible
@@ -71,7 +71,9 @@ def load(job: Job) -> Subject:
     metric = usercode.load_metric(job)
     model = usercode.load_model(job)
     splits = usercode.load_data(job)
-    usercode.check_fit(model, splits, metric, job.output)
+    outputs.settle(model, splits.search.train.first(2).inputs, job.output, "the model")
+    splits = unlabelled.with_answers(model, splits, metric)
+    usercode.check_fit(model, splits, metric)
     if (job.cross_validation or 0) > len(splits.search.validation):
         raise DataError(
             f"the validation split has {len(splits.search.validation)} samples, which do not make {job.cross_validation} "

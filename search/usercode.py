@@ -23,7 +23,6 @@ from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.splits import Splits
 from paretrim.search.job import Job
 from paretrim.search.metric import NamedMetric
-from paretrim.search.outputs import settle
 
 
 def use_folder(folder: Path) -> None:
@@ -134,14 +133,13 @@ class _Judge:
         return number
 
 
-def check_fit(model: nn.Module, splits: Splits, metric: Metric, output: str | int | None = None) -> None:
-    """Check that the labels of all splits fit the model's outputs, of which one counts from then on.
+def check_fit(model: nn.Module, splits: Splits, metric: Metric) -> None:
+    """Check that the labels of all splits fit the model's outputs.
 
     Args:
-        model: The model.
+        model: The model, which gives one tensor.
         splits: Its data.
         metric: What scores its outputs.
-        output: Name or position of the output that counts; None for the only one.
 
     Raises:
         DataError: Says what was found and what fits.
@@ -149,7 +147,7 @@ def check_fit(model: nn.Module, splits: Splits, metric: Metric, output: str | in
     """
     parts = (splits.search.train, splits.search.calibration, splits.search.validation, splits.test.unseal())
     sample = parts[0].first(2).inputs
-    outputs = _outputs(model, sample, output)
+    outputs = _outputs(model, sample)
     _check_labels(splits, outputs)
     for part in parts:
         other = part.first(1).inputs
@@ -179,8 +177,7 @@ def _check_labels(splits: Splits, outputs: torch.Tensor) -> None:
         )
 
 
-def _outputs(model: nn.Module, inputs: Inputs, which: str | int | None) -> torch.Tensor:
-    settle(model, inputs, which, "the model")
+def _outputs(model: nn.Module, inputs: Inputs) -> torch.Tensor:
     with torch.no_grad():
         outputs: torch.Tensor = inputs.through(model)
     if not bool(torch.isfinite(outputs).all()):

@@ -24,7 +24,7 @@ from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.splits import Splits
 from paretrim.evaluators.target import TargetAddress
-from paretrim.search import usercode
+from paretrim.search import unlabelled, usercode
 from paretrim.search.export import measured_again, scored_again
 from paretrim.search.jobfile import load
 from paretrim.tracking import bundle, manifest, sums
@@ -162,7 +162,7 @@ def printable(text: str) -> str:
 def _exam(path: Path) -> _Exam:
     job = load(path)
     usercode.use_folder(job.folder)
-    return _Exam(usercode.load_data(job), usercode.load_metric(job))
+    return _Exam(unlabelled.data_of(job), usercode.load_metric(job))
 
 
 def _baseline(folder: Path, copy: Path) -> _Bundle:

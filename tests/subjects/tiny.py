@@ -90,7 +90,7 @@ def _trained(kind: type[Net]) -> Net:
     for epoch in range(6):
         for batch in split.batches(50, seed=epoch):
             optimizer.zero_grad()
-            functional.cross_entropy(net(batch.inputs), batch.labels).backward()
+            functional.cross_entropy(batch.inputs.through(net), batch.labels).backward()
             optimizer.step()
     return net.eval()
 
