@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from paretrim.errors import ArtifactError, DataError
 from paretrim.evaluators.preprocessing import Preprocessing
@@ -27,13 +27,18 @@ class _File(_Part):
 class Model(_File):
     """The model file, with its name, hash and size."""
 
-    file: Literal["model.onnx"] = "model.onnx"
+    file: Literal["model.onnx", "model.tar", "model.pt2", "model.safetensors"] = "model.onnx"
+
+    @property
+    def suffix(self) -> str:
+        """How its name ends, which tells what it is."""
+        return Path(self.file).suffix
 
 
 class Packed(_File):
     """The same file as it ships; the search knows it by its hash."""
 
-    file: Literal["model.onnx.xz"] = "model.onnx.xz"
+    file: Literal["model.onnx.xz", "model.tar.xz", "model.pt2.xz", "model.safetensors.xz"] = "model.onnx.xz"
 
 
 class Origin(_Part):
@@ -95,6 +100,12 @@ class Manifest(_Part):
         if not (1 <= value.threads <= 256 and 1 <= value.batch_size <= 65536):
             raise ValueError(f"{value.threads} threads and batches of {value.batch_size} are more than a target has")
         return value
+
+    @model_validator(mode="after")
+    def _same(self) -> Manifest:
+        if self.packed.file != f"{self.model.file}.xz":
+            raise ValueError(f"{self.packed.file} is not {self.model.file}, packed")
+        return self
 
     def to_json(self) -> str:
         """Return it as JSON."""
