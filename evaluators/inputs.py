@@ -111,16 +111,16 @@ def joined(parts: Sequence[Inputs]) -> Inputs:
 
 def zeros(signature: Signature, count: int) -> Inputs:
     """Return inputs of zeros for so many samples."""
-    parts = tuple(
-        torch.zeros((count, *part.shape), dtype=getattr(torch, part.dtype)) for part in signature.parts
-    )
+    parts = tuple(torch.zeros((count, *part.shape), dtype=getattr(torch, part.dtype)) for part in signature.parts)
     return Inputs(parts, signature.names if signature.named else ())
 
 
 def several(given: Any) -> bool:
     """Tell whether something is several arrays rather than one: a tuple or list of arrays or tensors."""
-    return isinstance(given, tuple | list) and bool(given) and all(
-        isinstance(part, Tensor | np.ndarray) and part.ndim > 0 for part in given
+    return (
+        isinstance(given, tuple | list)
+        and bool(given)
+        and all(isinstance(part, Tensor | np.ndarray) and part.ndim > 0 for part in given)
     )
 
 

@@ -34,7 +34,8 @@ class Samples(CalibrationDataReader):  # type: ignore[misc]
 
     def __init__(self, split: Split, names: Sequence[str], calibrator: Calibrator) -> None:
         self._batches: Iterator[dict[str, Array]] = (
-            dict(zip(names, batch.inputs.arrays(), strict=True)) for batch in surveyed(split, calibrator).batches(_BATCH)
+            dict(zip(names, batch.inputs.arrays(), strict=True))
+            for batch in surveyed(split, calibrator).batches(_BATCH)
         )
 
     def get_next(self) -> dict[str, Array] | None:

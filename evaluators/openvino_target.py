@@ -51,13 +51,21 @@ class OpenVinoCpu(MainMemory, OnnxFile):
         Raises:
             ArtifactError: The runtime does not load it.
         """
+        return Weights(stored_tensors(path), self.held(path))
+
+    def held(self, path: Path) -> int:
+        """Return the bytes of the constants in the graph that OpenVINO makes of a file."""
         nodes = self._compiled(path).get_runtime_model().get_ordered_ops()
-        held = sum(_bytes(node) for node in nodes if node.get_rt_info()["layerType"] == "Const")
-        return Weights(stored_tensors(path), held)
+        return sum(node_bytes(node) for node in nodes if node.get_rt_info()["layerType"] == "Const")
+
+    def read(self, core: Any, path: Path) -> Any:
+        """Return the graph of a file."""
+        # From bytes, since a name that does not end in .onnx would not be taken for one.
+        return core.read_model(path.read_bytes())
 
     def version(self) -> str:
         """Return the runtime's name and version."""
-        return f"openvino {_openvino().__version__.partition('-')[0]}"
+        return f"openvino {openvino().__version__.partition('-')[0]}"
 
     def _compiled(self, path: Path) -> Any:
         options = {
@@ -69,15 +77,16 @@ class OpenVinoCpu(MainMemory, OnnxFile):
             # Whoever times a process has chosen its cores.
             "ENABLE_CPU_PINNING": False,
         }
-        core = _openvino().Core()
+        core = openvino().Core()
         try:
-            # From bytes, since a name that does not end in .onnx would not be taken for one.
-            return core.compile_model(core.read_model(path.read_bytes()), "CPU", options)
+            return core.compile_model(self.read(core, path), "CPU", options)
+        except ArtifactError:
+            raise
         except Exception as error:
             raise ArtifactError(f"OpenVINO does not load the artifact: {_first_line(error)}") from error
 
 
-def _openvino() -> Any:
+def openvino() -> Any:
     """Import OpenVINO without what would report the import to its makers, from a thread beside the timed calls."""
     if not {"openvino", "openvino_telemetry"} & sys.modules.keys():
         # OpenVINO has a stub for when that package is missing.
@@ -89,7 +98,8 @@ def _openvino() -> Any:
     return import_module("openvino")
 
 
-def _bytes(node: Any) -> int:
+def node_bytes(node: Any) -> int:
+    """Return the bytes of a constant."""
     bits: int = prod(node.get_output_shape(0)) * node.get_output_element_type(0).bitwidth
     return (bits + 7) // 8
 

@@ -279,7 +279,9 @@ def _lowered(subject: TargetContract, target: Target, folder: Path, bits: dict[s
     samples = random_inputs(64, subject.input_shape)
     calibration = Split((samples, np.zeros(len(samples), np.int64)), "calibration")
     return target.lower(
-        subject.model(), LoweringRequest(Signature.single(subject.input_shape), of_widths(bits or {}), calibration), folder
+        subject.model(),
+        LoweringRequest(Signature.single(subject.input_shape), of_widths(bits or {}), calibration),
+        folder,
     )
 
 

@@ -192,9 +192,7 @@ def _names(program: torch.export.ExportedProgram) -> tuple[str, ...]:
 def _zeros(program: torch.export.ExportedProgram, batch_size: int) -> list[Array]:
     """Return a batch of the inputs that a program takes."""
     by_position, by_name = program.example_inputs
-    return [
-        each.new_zeros((batch_size, *each.shape[1:])).cpu().numpy() for each in (*by_position, *by_name.values())
-    ]
+    return [each.new_zeros((batch_size, *each.shape[1:])).cpu().numpy() for each in (*by_position, *by_name.values())]
 
 
 def _stored(name: str, tensor: torch.Tensor) -> StoredTensor:

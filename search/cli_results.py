@@ -91,6 +91,14 @@ def export(
     ] = None,
     wish: Annotated[str | None, typer.Option(help='For nearest: "latency_ms=0.03,size_bytes=20% of baseline".')] = None,
     order: Annotated[str | None, typer.Option(help='For lexicographic: "accuracy>latency_ms>size_bytes".')] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="onnx, openvino, pt2 or safetensors; by default what was scored. For another the point is made again.",
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when a timing differs from the logged one.")] = False,
     target: TargetOption = None,
     address: AddressOption = None,
@@ -104,7 +112,7 @@ def export(
 
         options = {
             "--trial": trial, "--pick": pick, "--minimize": minimize, "--where": where, "--wish": wish, "--order": order,
-            "--target": target,
+            "--format": form, "--target": target,
         }  # fmt: skip
         words = [*given_words(options), *(["--strict"] if strict else [])]
         typer.echo(fetch(cluster, job, output, words), nl=False)
@@ -115,27 +123,29 @@ def export(
     with TemporaryDirectory(prefix="paretrim-") as scratch:
         to = Path(scratch) / output.name if handing_over else output
         verdict = result.export(
-            to, rule, trial=trial, minimize=minimize, where=where, wish=wish, order=order, strict=strict
-        )
-        _show_verdict(verdict)
+            to, rule, trial=trial, minimize=minimize, where=where, wish=wish, order=order, format=form, strict=strict,
+            say=lambda text: typer.echo(text, err=True),
+        )  # fmt: skip
+        _show_verdict(verdict, form)
         if handing_over:
             from paretrim.search.service.fetching import hand_over
 
             typer.echo(f"trial {verdict.trial} of {result.name} was exported")
             typer.echo(hand_over(verdict, result))
             return
-    Console().print(
-        f"trial {verdict.trial} of {result.name} is in {output}; run it with: python {output / 'predict.py'}",
-        soft_wrap=True,
+    script = (
+        "fit.py puts it into your network" if form == "safetensors" else f"run it with: python {output / 'predict.py'}"
     )
+    Console().print(f"trial {verdict.trial} of {result.name} is in {output}; {script}", soft_wrap=True)
 
 
-def _show_verdict(verdict: Verdict) -> None:
+def _show_verdict(verdict: Verdict, form: str | None) -> None:
     console = Console()
     for line in verdict.checks:
         console.print(f"checked  {line}", highlight=False, soft_wrap=True)
     for item in verdict.comparisons:
-        note = "" if item.agrees else "   differs: is this machine busy, or another one?"
+        why = "is this machine busy, or another one?" if form is None else "this is another file than was scored"
+        note = "" if item.agrees else f"   differs: {why}"
         console.print(
             f"measured {item.name}: {item.now:.4f} now, {item.logged:.4f} logged{note}",
             highlight=False, soft_wrap=True, style="" if item.agrees else "yellow",

@@ -281,7 +281,7 @@ def _summarize(search: Search, result: Result, monitor: Monitor) -> None:
         meets,
         result.figures(),
         notes,
-        Profiles(search.store).kept(search.job, search.subject),
+        Profiles(search.store).kept(search.job, search.subject) or search.context.sensitivity,
         result.progress,
         result.importance,
         result.job.bounds,

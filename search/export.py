@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
-from paretrim.errors import ArtifactError, MeasurementError, UsageError
+from paretrim.errors import ArtifactError, MeasurementError
 from paretrim.evaluators import evaluator, target
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.artifact import Artifact
@@ -20,6 +21,7 @@ from paretrim.evaluators.served import served
 from paretrim.evaluators.splits import Splits
 from paretrim.evaluators.target import Array, TargetAddress
 from paretrim.search import unlabelled, usercode
+from paretrim.search.formats import Format, Point, convert, suffix_of
 from paretrim.search.job import Job
 from paretrim.search.result import Result, artifact_of
 from paretrim.search.station import samples_path, timed_inputs
@@ -34,58 +36,100 @@ _TIMING_TOLERANCE = 0.10
 _MEMORY_TOLERANCE = 0.15
 
 
-def export(result: Result, row: Row, folder: Path, *, strict: bool) -> Verdict:
+def export(
+    result: Result,
+    row: Row,
+    folder: Path,
+    *,
+    form: str | None = None,
+    strict: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Verdict:
     """Write a point as a bundle and check it.
 
     Args:
         result: The search.
         row: The point.
         folder: Where to write; must not exist.
+        form: The format; by default that of the file that was scored.
         strict: Whether a timing or memory that differs from the logged one fails.
+        say: Told what goes on where the point is made again.
 
     Raises:
-        UsageError: The artifact is no ONNX file.
+        UsageError: There is no such format, or it cannot hold this model.
         OutputExistsError: The folder exists.
         ArtifactError: Hash, size, outputs or accuracy differ, or with `strict` a timing; nothing is left.
     """
-    report = result.require_report()
-    artifact = artifact_of(result, row.trial)
-    options = result.job.targets[result.target]
-    if artifact.suffix != ".onnx":
-        raise UsageError(
-            f"a bundle's script runs ONNX files, and trial {row.trial} of the runtime '{options.runtime}' is a "
-            f"'{artifact.suffix}' file; take it as it is, packed with xz: {artifact.path}"
-        )
-    address = target.find(options.settings)
+    suffix = None if form is None else suffix_of(form)
     usercode.use_folder(result.job.folder)
     splits = unlabelled.data_of(result.job)
+    with bundle.appearing(folder) as partial:
+        if suffix is None or suffix == artifact_of(result, row.trial).suffix:
+            return _as_scored(result, row, splits, folder, partial, strict=strict)
+        return _as_converted(result, row, cast("Format", form), splits, folder, partial, say)
+
+
+def _as_scored(result: Result, row: Row, splits: Splits, folder: Path, partial: Path, *, strict: bool) -> Verdict:
+    """Write the file that was scored, and measure it again."""
+    artifact, report = artifact_of(result, row.trial), result.require_report()
+    settings = result.job.targets[result.target].settings
+    address = target.find(settings)
+    record = next(r for r in result.records if r.number == row.trial)
+    samples, runtime = samples_path(artifact.path), address.build().version()
+    point = Point(artifact, samples, record, row, report.baseline, runtime, settings)
+    checks = _written(result, point, splits, partial)
+    shipped = replace(artifact, path=partial / f"model{artifact.suffix}.xz")
+    baseline = artifact_of(result, report.baseline.trial)
+    metric = usercode.load_metric(result.job)
+    comparisons = (
+        *scored_again(shipped, address, row, metric, splits),
+        *measured_again(shipped, baseline, address, row, timed_inputs(splits.search.validation, address)),
+    )
+    _judge(comparisons, result.job.metric_name, strict)
+    return Verdict(folder, row.trial, artifact.sha256, checks, comparisons)
+
+
+def _as_converted(
+    result: Result, row: Row, form: Format, splits: Splits, folder: Path, partial: Path, say: Callable[[str], None]
+) -> Verdict:
+    """Write the point in another format, with the numbers of that file."""
+    with TemporaryDirectory(prefix="paretrim-") as scratch:
+        point = convert(result, row, form, splits, Path(scratch), say)
+        checks = _written(result, point, splits, partial)
+    return Verdict(folder, row.trial, point.artifact.sha256, checks, tuple(_beside(row, point.row)))
+
+
+def _written(result: Result, point: Point, splits: Splits, partial: Path) -> tuple[str, ...]:
+    """Write a bundle and check it in a clean process; return what was checked."""
     contents = Contents(
         job=result.name,
         metric=result.job.metric_name,
-        runtime=address.build().version(),
-        target=options.settings,
-        artifact=artifact,
-        samples=samples_path(artifact.path),
-        record=next(r for r in result.records if r.number == row.trial),
-        row=row,
-        baseline=report.baseline,
+        runtime=point.runtime,
+        target=point.target,
+        artifact=point.artifact,
+        samples=point.samples,
+        record=point.record,
+        row=point.row,
+        baseline=point.baseline,
         origin=_origin(result, splits),
         labels=splits.labels,
         preprocessing=splits.preprocessing,
         licence=_licence_file(result.job),
+        by_name=splits.search.validation.first(1).inputs.signature.named,
     )
-    with bundle.appearing(folder) as partial:
-        bundle.write(contents, partial)
-        checks = bundle.check(partial)
-        shipped = replace(artifact, path=partial / "model.onnx.xz")
-        baseline = artifact_of(result, report.baseline.trial)
-        metric = usercode.load_metric(result.job)
-        comparisons = (
-            *scored_again(shipped, address, row, metric, splits),
-            *measured_again(shipped, baseline, address, row, timed_inputs(splits.search.validation, address)),
-        )
-        _judge(comparisons, result.job.metric_name, strict)
-    return Verdict(folder, row.trial, artifact.sha256, checks, comparisons)
+    bundle.write(contents, partial)
+    return bundle.check(partial, answers=point.artifact.suffix != bundle.WEIGHTS)
+
+
+def _beside(scored: Row, now: Row) -> Iterator[Comparison]:
+    """Yield what a point is in another format beside what the search logged of its own."""
+    for split, logged, found in (("validation", scored.validation, now.validation), ("test", scored.test, now.test)):
+        for name in found:
+            yield _score(name, split, logged, found[name])
+    for name, tolerance in (("latency_ms", _TIMING_TOLERANCE), ("memory_bytes", _MEMORY_TOLERANCE)):
+        before, after = scored.ratio.get(name), now.ratio.get(name)
+        if before is not None and after is not None:
+            yield _ratio(f"{name}, ratio to the baseline", before, after, tolerance)
 
 
 def _origin(result: Result, splits: Splits) -> Origin:

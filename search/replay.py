@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import ray
 import torch
+from torch import nn
 
 from paretrim.errors import UsageError
 from paretrim.evaluators.artifact import Artifact
@@ -20,6 +21,7 @@ from paretrim.search.context import TrialContext, score_torch
 from paretrim.search.head import started
 from paretrim.search.job import Job
 from paretrim.search.result import Result
+from paretrim.search.sections import TargetOptions
 from paretrim.search.staff import Staff, material_of
 from paretrim.search.station import record_samples
 from paretrim.search.workshop import Workshop
@@ -52,6 +54,32 @@ class Replayed:
         return self.artifact.sha256 == self.record.sha256
 
 
+@dataclass(frozen=True)
+class Remade:
+    """A trial's model, made again from its recipe and seed.
+
+    Attributes:
+        record: The trial.
+        context: What the trials of its search share.
+        workshop: Where it was made.
+        recipe: Its recipe.
+        model: The model, in evaluation mode.
+        score: Its metric on the validation split.
+    """
+
+    record: TrialRecord
+    context: TrialContext
+    workshop: Workshop
+    recipe: Recipe
+    model: nn.Module
+    score: float
+
+    @property
+    def logged(self) -> float:
+        """The metric that the torch model had in the search."""
+        return self.record.metrics[f"{self.context.metric.name}_torch"]
+
+
 def replay(result: Result, number: int, say: Callable[[str], None]) -> Replayed:
     """Make a trial's artifact again.
 
@@ -64,28 +92,53 @@ def replay(result: Result, number: int, say: Callable[[str], None]) -> Replayed:
         UsageError: There is no such trial, or it failed before it had an artifact.
         ResumeError: The model, the data or the space has changed since.
     """
+    with remade(result, number, say) as made:
+        station = made.context.stations[0]
+        artifact = made.workshop.lowered(station.address.build(), made.model, made.recipe)
+        with artifact.unpacked() as path, served(station.address, path) as session:
+            record_samples(made.context.splits.validation, session, artifact)  # it may be exported
+    return Replayed(made.record, artifact, made.score, made.logged, _threads_of(made.record))
+
+
+@contextmanager
+def remade(
+    result: Result, number: int, say: Callable[[str], None], also: tuple[TargetOptions, ...] = ()
+) -> Iterator[Remade]:
+    """Make a trial's model again.
+
+    Args:
+        result: The search.
+        number: The trial's number.
+        say: Told what the user should know, and each epoch.
+        also: Targets that the context shall have in the place of the job's further ones.
+
+    Raises:
+        UsageError: There is no such trial, it failed before it had an artifact, or this machine cannot run a target.
+        ResumeError: The model, the data or the space has changed since.
+    """
     record = next((each for each in result.study.records() if each.number == number), None)
     if record is None or not record.complete:
         why = "it has no such trial" if record is None else f"that trial {record.state}: {record.cause}"
         raise UsageError(f"trial {number} of {result.name} cannot be made again: {why}")
-    subject = prepare.load(result.job)
+    job = result.job.model_copy(update={"also": also}) if also else result.job
+    subject = prepare.load(job)
     engine.check_unchanged(result.study.noted("fingerprints", {}), subject.fingerprints, result.name)
-    context = prepare.prepare(result.job, subject, result.folder, result.study.noted("references", {}), say)
+    context = prepare.prepare(job, subject, result.folder, result.study.noted("references", {}), say)
     # With no parents that were kept: all of it is made again.
     context = replace(context, channel_ms=result.study.noted("channel_ms", {}), nursery=None)
-    recipe = Recipe.of(record.recipe, record.seed)
-    threads = int(record.environment[THREADS]) if THREADS in record.environment else None
-    with _threads(threads), _trainer(int(record.environment.get(WORKERS, 1)), result.job, context) as trainer:
+    recipe, threads = Recipe.of(record.recipe, record.seed), _threads_of(record)
+    with _threads(threads), _trainer(int(record.environment.get(WORKERS, 1)), job, context) as trainer:
         workshop = Workshop(context, Lane(), trainer)
         making = workshop.begin(recipe)
         for epoch, each in enumerate(making.train({}), 1):
             say(f"epoch {epoch}: loss {each.loss:.4g}")
         model = making.bake()
         score = score_torch(model, context.splits.validation, context.metric)
-        artifact = workshop.lowered(context.stations[0].address.build(), model, recipe)
-        with artifact.unpacked() as path, served(context.stations[0].address, path) as session:
-            record_samples(context.splits.validation, session, artifact)  # it may be exported
-    return Replayed(record, artifact, score, record.metrics[f"{context.metric.name}_torch"], threads)
+        yield Remade(record, context, workshop, recipe, model, score)
+
+
+def _threads_of(record: TrialRecord) -> int | None:
+    return int(record.environment[THREADS]) if THREADS in record.environment else None
 
 
 @contextmanager

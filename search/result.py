@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,7 +216,9 @@ class Result:
         where: str | None = None,
         wish: str | Mapping[str, float] | None = None,
         order: str | Sequence[str] | None = None,
+        format: str | None = None,
         strict: bool = False,
+        say: Callable[[str], None] = lambda _: None,
     ) -> Verdict:
         """Write a point as a bundle and check it in a clean process; see `pick` for the choice.
 
@@ -228,16 +230,20 @@ class Result:
             where: A condition.
             wish: A point to be near to.
             order: Objectives, the one that matters most first.
+            format: ``onnx``, ``openvino``, ``pt2`` or ``safetensors``; by default that of the file that was scored. For another
+                the point is made again, and its numbers are those of the new file.
             strict: Whether a timing that differs from the logged one fails.
+            say: Told what goes on where the point is made again.
 
         Raises:
+            UsageError: The format cannot hold this model, or this machine cannot run it.
             OutputExistsError: The folder exists.
             ArtifactError: The bundle's check failed; nothing is left.
         """
         from paretrim.search.export import export  # noqa: PLC0415 - loads the user's data, needed here only
 
         row = self.pick(rule, trial=trial, minimize=minimize, where=where, wish=wish, order=order)
-        return export(self, row, Path(folder), strict=strict)
+        return export(self, row, Path(folder), form=format, strict=strict, say=say)
 
     def reopen(self) -> Study:
         """Return the study for a run that goes on with it."""

@@ -42,10 +42,15 @@ def with_answers(model: nn.Module, splits: Splits, metric: Metric) -> Splits:
             f"the {' and '.join(bare)} data has no labels, and '{metric.name}' compares with labels; give some, or ask for the "
             f"metric '{AGREEMENT}', which compares with the uncompressed model's answers"
         )
-    wanted = [name for name, part in parts.items() if not part.labelled or (agreeing and name in ("validation", "test"))]
+    wanted = [
+        name for name, part in parts.items() if not part.labelled or (agreeing and name in ("validation", "test"))
+    ]
     if not wanted:
         return splits
-    given = {name: part.with_labels(_answers(model, part, metric)) if name in wanted else part for name, part in parts.items()}
+    given = {
+        name: part.with_labels(_answers(model, part, metric)) if name in wanted else part
+        for name, part in parts.items()
+    }
     return Splits(**given, labels=splits.labels, preprocessing=splits.preprocessing)
 
 

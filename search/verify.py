@@ -1,7 +1,7 @@
 """Verifying a bundle, here and now: its files, what it answers, and where asked what it scores and costs.
 
 A bundle may be anybody's. So it is copied first, file by file as far as each is an ordinary one, and only the copy is looked at;
-nothing of it is executed but the model, in ONNX Runtime: its script is not run, and nothing is unpickled.
+nothing of it is executed but the model, in ONNX Runtime or OpenVINO: its script is not run, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from paretrim.tracking.taken import MARK, taken
 # Of the machine, what numbers depend on.
 _FACTS = ("cpu", "cpu_cores", "cpu_sets", "governor", "system")
 # What opens ONNX files and nothing else: others may unpickle.
-_RUNTIMES = ("onnxruntime", "onnxruntime-cuda", "openvino")
+_RUNTIMES = ("onnxruntime", "onnxruntime-cuda", "openvino", "openvino-ir")
+_ASKED = (".onnx", ".tar")
 _ROW = TypeAdapter(Row)
 
 
@@ -187,14 +188,25 @@ def _opened(folder: Path, copy: Path, checks: list[Check]) -> _Bundle | None:
         if not script.exists() or script.read_bytes() != bundle.own_script():
             other = "another one than this version writes; it was not run"
             yield Check(bundle.SCRIPT, "of paretrim", other, holds=False, decides=False)
-        bundle.require_self_contained(copy / "model.onnx")
-        for line in bundle.check(copy):
-            what, _, found = line.partition(": ")
-            yield Check(what, "as recorded", found, holds=True)
+        yield from _answers(copy, told[0])
 
     checks += _guarded(steps())
     holds = all(check.holds for check in checks if check.decides)
     return _Bundle(copy, told[0]) if told and holds else None
+
+
+def _answers(copy: Path, told: Manifest) -> Iterator[Check]:
+    """Check hashes and sizes, and what the model answers where to open it executes nothing else."""
+    model = told.model
+    if model.suffix == ".onnx":
+        bundle.require_self_contained(copy / model.file)
+    asked = model.suffix in _ASKED
+    for line in bundle.check(copy, answers=asked):
+        what, _, found = line.partition(": ")
+        yield Check(what, "as recorded", found, holds=True)
+    if not asked:
+        why = "PyTorch may unpickle parts of it" if model.suffix == ".pt2" else "it holds weights alone"
+        yield Check("outputs", "recorded", f"not compared: {why}; see {bundle.CARD}", holds=False, decides=False)
 
 
 def _guarded(steps: Iterable[Check]) -> list[Check]:

@@ -42,9 +42,7 @@ class Passed(nn.Module):
         return (first, *[None] * (self.length - 1)) if self.length else first
 
 
-def find_blocks(
-    model: nn.Module, example: Inputs, layers: Sequence[str]
-) -> tuple[tuple[Block, ...], dict[str, str]]:
+def find_blocks(model: nn.Module, example: Inputs, layers: Sequence[str]) -> tuple[tuple[Block, ...], dict[str, str]]:
     """Find the numbered blocks without which a model still runs and gives outputs of the same shape.
 
     Blocks are the children of `torch.nn.Sequential` and `torch.nn.ModuleList`, and those whose name ends with a number,

@@ -15,18 +15,22 @@ from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 from paretrim.errors import ArtifactError, OutputExistsError
+from paretrim.evaluators import recorded
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.preprocessing import Preprocessing
 from paretrim.evaluators.target import TargetSettings
 from paretrim.tracking import manifest, sums
 from paretrim.tracking.card import model_card
-from paretrim.tracking.manifest import Manifest, Model, Origin, Packed
+from paretrim.tracking.manifest import Input, Manifest, Model, Origin, Packed
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.report import Row
 
 _SCHEMA = 1
-SCRIPT, CARD, LICENCE = "predict.py", "MODEL_CARD.md", "LICENCE"
-_SCRIPT = Path(__file__).resolve().parent / SCRIPT
+SCRIPT, FIT, CARD, LICENCE = "predict.py", "fit.py", "MODEL_CARD.md", "LICENCE"
+_HERE = Path(__file__).resolve().parent
+_SCRIPT = _HERE / SCRIPT
+WEIGHTS = ".safetensors"
+"""How files end that hold weights alone."""
 _CHECK_LIMIT_S = 300
 _MOST_SAMPLES = 512 << 20
 
@@ -49,6 +53,7 @@ class Contents:
         labels: Names of the classes, or None.
         preprocessing: What is done to raw inputs, or None.
         licence: A file of licence notes to take along, or None.
+        by_name: Whether the torch network takes its inputs by name.
     """
 
     job: str
@@ -64,6 +69,7 @@ class Contents:
     labels: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
     licence: Path | None = None
+    by_name: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,13 +133,15 @@ def write(contents: Contents, folder: Path) -> None:
     Raises:
         ArtifactError: The artifact or its recorded samples are missing or damaged.
     """
-    (folder / "model.onnx").write_bytes(contents.artifact.read())
+    name = f"model{contents.artifact.suffix}"
+    (folder / name).write_bytes(contents.artifact.read())
     try:
-        shutil.copyfile(contents.artifact.path, folder / "model.onnx.xz")
+        shutil.copyfile(contents.artifact.path, folder / f"{name}.xz")
         shutil.copyfile(contents.samples, folder / "samples.npz")
     except OSError as error:
         raise ArtifactError(f"the artifact of trial {contents.row.trial} is incomplete: {error}") from error
-    shutil.copyfile(_SCRIPT, folder / SCRIPT)
+    for script in (SCRIPT, FIT) if contents.artifact.suffix == WEIGHTS else (SCRIPT,):
+        shutil.copyfile(_HERE / script, folder / script)
     if contents.licence is not None:
         shutil.copyfile(contents.licence, folder / LICENCE)
     (folder / "recipe.json").write_text(_json({"seed": contents.record.seed, "values": dict(contents.row.recipe)}))
@@ -204,10 +212,14 @@ def _of_sparse(found: Iterable[Any]) -> Iterator[Any]:
         yield each.indices
 
 
-def check(folder: Path) -> tuple[str, ...]:
+def check(folder: Path, *, answers: bool = True) -> tuple[str, ...]:
     """Open a bundle in a clean process, with nothing but the runtime and numpy, and check it against its manifest.
 
     Its own script is not run: who sent it may have changed it.
+
+    Args:
+        folder: The bundle.
+        answers: Whether its model is opened and asked.
 
     Returns:
         What was checked, in words.
@@ -217,7 +229,8 @@ def check(folder: Path) -> tuple[str, ...]:
     """
     _require_small(folder / "samples.npz")
     # -I: no environment variables, no user site, no current folder: what a receiver's machine would have.
-    command = [sys.executable, "-I", str(_SCRIPT), "--check", str(folder.resolve())]
+    what = "--check" if answers else "--files"
+    command = [sys.executable, "-I", str(_SCRIPT), what, str(folder.resolve())]
     try:
         # In an empty folder: a runtime that looks for a model's other files finds none.
         with TemporaryDirectory(prefix="paretrim-") as empty:
@@ -243,8 +256,17 @@ def _manifest(contents: Contents) -> Manifest:
         # A bundle leaves the house: the name of a machine in it is nobody's business.
         environment={name: value for name, value in contents.record.environment.items() if name != "host"},
         origin=contents.origin,
-        model=Model(sha256=artifact.model_sha256, bytes=artifact.model_bytes),
-        packed=Packed(sha256=artifact.sha256, bytes=artifact.size_bytes),
+        model=Model.model_validate(
+            {"file": f"model{artifact.suffix}", "sha256": artifact.model_sha256, "bytes": artifact.model_bytes}
+        ),
+        packed=Packed.model_validate(
+            {"file": f"model{artifact.suffix}.xz", "sha256": artifact.sha256, "bytes": artifact.size_bytes}
+        ),
+        inputs=tuple(
+            Input(name=name, shape=array.shape[1:], dtype=str(array.dtype))
+            for name, array in recorded.read(contents.samples).inputs.items()
+        ),
+        by_name=contents.by_name,
         labels=contents.labels,
         preprocessing=contents.preprocessing,
     )

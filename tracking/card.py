@@ -12,6 +12,7 @@ _UNITS = {
     "model_bytes": ("kB", 1e-3),
 }
 _FIRST = ("latency_ms", "size_bytes", "memory_bytes")
+_WITH = {".onnx": "onnxruntime", ".tar": "openvino", ".pt2": "torch"}
 
 
 def model_card(told: Manifest, row: Row, baseline: Row) -> str:
@@ -48,18 +49,13 @@ Choices were made on the validation data; the held-out test data was scored once
 
 ## How to run it
 
-```
-python predict.py inputs.npy outputs.npy
-```
-
-{_inputs(told)} `python predict.py --check` checks the files, and the recorded outputs on the recorded samples; so does
-`paretrim verify`, which can also measure again.
+{_running(told)}
 
 | file | what it is |
 |---|---|
-| `model.onnx.xz` | the model as it ships; its bytes are the size above |
-| `model.onnx` | the same file, unpacked |
-| `predict.py` | runs it with onnxruntime and numpy, and nothing else |
+| `{told.packed.file}` | the model as it ships; its bytes are the size above |
+| `{told.model.file}` | the same file, unpacked |
+{_scripts(told)}
 | `samples.npz` | some inputs, and the outputs that the model gave when it was scored |
 | `recipe.json` | how it was made |
 | `measurements.json` | everything that was measured, with intervals |
@@ -72,6 +68,30 @@ python predict.py inputs.npy outputs.npy
 """
 
 
+def _running(told: Manifest) -> str:
+    if told.model.suffix not in _WITH:
+        return """```python
+from fit import fitted
+model = fitted(my_network())   # the uncompressed network, from the code that it was made with
+```
+
+`python fit.py --check MODULE:FUNCTION` checks the recorded outputs on the recorded samples with the network that a function
+returns, and `python predict.py --files` the files."""
+    return f"""```
+python predict.py {"inputs.npy" if len(told.inputs) == 1 else "inputs.npz"} outputs.npy
+```
+
+{_inputs(told)} `python predict.py --check` checks the files, and the recorded outputs on the recorded samples; so does
+`paretrim verify`, which can also measure again."""
+
+
+def _scripts(told: Manifest) -> str:
+    needed = _WITH.get(told.model.suffix)
+    if needed is None:
+        return "| `fit.py` | puts the weights into the network, with torch |\n| `predict.py` | checks the files |"
+    return f"| `predict.py` | runs it with {needed} and numpy, and nothing else |"
+
+
 def _measured(told: Manifest) -> str:
     target, where = told.target, told.environment
     facts = [
@@ -80,10 +100,17 @@ def _measured(told: Manifest) -> str:
         *((name, where[name]) for name in ("cpu", "cpu_cores", "cpu_sets", "gpu", "system") if where.get(name)),
     ]
     lines = [f"| {name} | {value} |" for name, value in facts]
+    how = (
+        "Every number was taken from the file in this folder, in a process of its own, on the machine of the search. "
+        "Latency was timed in turns with the uncompressed model."
+    )
+    if told.model.suffix not in _WITH:
+        how = (
+            "Scores are those of the uncompressed network with the weights of this folder in it. Weights have no speed."
+        )
     return "\n".join(
         [
-            "Every number was taken from the file in this folder, in a process of its own, on the machine of the search. "
-            "Latency was timed in turns with the uncompressed model.",
+            how,
             "",
             "| | |",
             "|---|---|",
@@ -110,6 +137,9 @@ def _inputs(told: Manifest) -> str:
     ready = "`inputs.npy` holds raw inputs, which `predict.py` prepares as `bundle.json` says."
     plain = "`inputs.npy` holds inputs of shape (N, ...) as the uncompressed model takes them."
     names = f" It names {len(told.labels)} classes." if told.labels else ""
+    if len(told.inputs) > 1:
+        arrays = ", ".join(f"`{each.name}` of shape (N, {', '.join(map(str, each.shape))})" for each in told.inputs)
+        return f"`inputs.npz` holds the arrays {arrays}.{names}"
     return (plain if told.preprocessing is None else ready) + names
 
 

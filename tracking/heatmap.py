@@ -6,7 +6,7 @@ import math
 from html import escape
 from typing import Any
 
-from paretrim.tracking.page import whole
+from paretrim.tracking.page import chart, whole
 from paretrim.tracking.sensitivity import Effect, Profile
 
 # Rises of the loss below the worst by more powers of ten than these are as good as none.
@@ -15,6 +15,16 @@ _DECADES = 3
 
 def heatmap_page(title: str, profile: Profile) -> str:
     """Return a self-contained HTML page: layers against values, coloured by the rise of the loss without recovery."""
+    return whole(f"{title}: sensitivity", heatmaps(profile, first=True))
+
+
+def heatmaps(profile: Profile, *, first: bool = False) -> str:
+    """Return the maps of a page, one for each family of knobs, with what they show in words.
+
+    Args:
+        profile: The sensitivity.
+        first: Whether they bring Plotly along.
+    """
     import plotly.graph_objects as go  # noqa: PLC0415 - slow to import, needed once a profile
 
     charts: list[str] = []
@@ -30,14 +40,18 @@ def heatmap_page(title: str, profile: Profile) -> str:
         )
         figure.update_xaxes(type="category", showgrid=False)
         figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
-        config = {"displayModeBar": False}
-        charts.append(figure.to_html(full_html=False, include_plotlyjs=not charts, config=config))
-    said = (
+        charts.append(chart(figure, first=first and not charts))
+    return f"<p>{escape(_words(profile))}</p>{''.join(charts)}"
+
+
+def _words(profile: Profile) -> str:
+    # A search's own first look takes no times.
+    ms = f", {profile.latency_ms:.4g} ms" if profile.latency_ms > 0 else ""
+    return (
         f"Each cell turns one knob alone, on {profile.samples} training samples. Uncompressed: {profile.metric} "
-        f"{profile.score:.4f}, loss {profile.loss:.4g}, {profile.weight_bytes / 1e3:,.0f} kB of weights, "
-        f"{profile.latency_ms:.4g} ms. Colours mean the same rise of the loss in all maps. Hover for bytes and time."
+        f"{profile.score:.4f}, loss {profile.loss:.4g}, {profile.weight_bytes / 1e3:,.0f} kB of weights{ms}. Colours mean the same "
+        "rise of the loss in all maps. Hover for more."
     )
-    return whole(f"{title}: sensitivity", f"<p>{escape(said)}</p>{''.join(charts)}")
 
 
 def _heatmap(go: Any, places: dict[str, list[Effect]], metric: str, worst: float, scale: bool) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from paretrim.errors import ArtifactError, DataError
 from paretrim.evaluators.preprocessing import Preprocessing
@@ -27,13 +27,18 @@ class _File(_Part):
 class Model(_File):
     """The model file, with its name, hash and size."""
 
-    file: Literal["model.onnx"] = "model.onnx"
+    file: Literal["model.onnx", "model.tar", "model.pt2", "model.safetensors"] = "model.onnx"
+
+    @property
+    def suffix(self) -> str:
+        """How its name ends, which tells what it is."""
+        return Path(self.file).suffix
 
 
 class Packed(_File):
     """The same file as it ships; the search knows it by its hash."""
 
-    file: Literal["model.onnx.xz"] = "model.onnx.xz"
+    file: Literal["model.onnx.xz", "model.tar.xz", "model.pt2.xz", "model.safetensors.xz"] = "model.onnx.xz"
 
 
 class Origin(_Part):
@@ -56,6 +61,20 @@ class Origin(_Part):
     licence: str = ""
 
 
+class Input(_Part):
+    """One input of the model.
+
+    Attributes:
+        name: What it is called in the file.
+        shape: Of one sample.
+        dtype: Its type.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
 class Manifest(_Part):
     """A bundle.
 
@@ -70,13 +89,15 @@ class Manifest(_Part):
         origin: Where the model comes from.
         model: The model file.
         packed: The file that ships.
+        inputs: What the model takes, in this order.
+        by_name: Whether the torch network takes them by name.
         labels: Names of the classes, or None.
         preprocessing: What is done to raw inputs, or None.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    schema_version: Literal[2] = Field(default=2, alias="schema")
+    schema_version: Literal[3] = Field(default=3, alias="schema")
     job: str
     trial: int
     metric: str
@@ -86,6 +107,8 @@ class Manifest(_Part):
     origin: Origin
     model: Model
     packed: Packed
+    inputs: tuple[Input, ...]
+    by_name: bool = False
     labels: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
 
@@ -95,6 +118,12 @@ class Manifest(_Part):
         if not (1 <= value.threads <= 256 and 1 <= value.batch_size <= 65536):
             raise ValueError(f"{value.threads} threads and batches of {value.batch_size} are more than a target has")
         return value
+
+    @model_validator(mode="after")
+    def _same(self) -> Manifest:
+        if self.packed.file != f"{self.model.file}.xz":
+            raise ValueError(f"{self.packed.file} is not {self.model.file}, packed")
+        return self
 
     def to_json(self) -> str:
         """Return it as JSON."""

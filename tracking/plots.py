@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from paretrim.tracking.heatmap import heatmaps
 from paretrim.tracking.layer_plots import layers_chart
 from paretrim.tracking.page import chart, table, whole
 from paretrim.tracking.search_plots import importance_chart, importance_words, progress_chart
@@ -38,6 +39,8 @@ def _course(summary: Summary) -> str:
     if summary.importance is not None:
         parts += ["<h2>What the knobs matter</h2>", f"<p>{escape(importance_words(summary.importance))}</p>"]
         parts += [chart(importance_chart(summary.importance))] if summary.importance.knobs else []
+    if summary.sensitivity is not None and summary.sensitivity.effects:
+        parts += ["<h2>What each knob does alone</h2>", heatmaps(summary.sensitivity)]
     return "".join(parts)
 
 

@@ -1,16 +1,21 @@
-"""Runs this bundle's model with onnxruntime and numpy alone.
+"""Runs this bundle's model with numpy and one runtime: onnxruntime for model.onnx, openvino for model.tar, torch for model.pt2.
 
-python predict.py inputs.npy outputs.npy    runs the model on raw inputs of shape (N, ...)
+python predict.py inputs.npy outputs.npy    runs the model on raw inputs of shape (N, ...); for a model of several inputs on
+                                            inputs.npz, with an array for each under its name in bundle.json
 python predict.py --check                   checks the files, and the recorded outputs on the recorded samples
+python predict.py --files                   checks the files alone
 
-From Python: `from predict import load, named, prepared`; `load()(prepared(raw))` are the outputs.
+From Python: `from predict import load, named, prepared`; `load()(prepared(raw))` are the outputs, and of a model of several
+inputs `load()(first, second)`, in the order of bundle.json.
 """
 
 import hashlib
+import io
 import json
 import lzma
 import os
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +24,8 @@ from typing import Any
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
-import onnxruntime
 
+Model = Callable[..., np.ndarray]
 HERE = Path(__file__).resolve().parent
 
 
@@ -30,23 +35,69 @@ def manifest(folder: Path = HERE) -> dict[str, Any]:
     return found
 
 
-def load(folder: Path = HERE) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the model as a function from an array of inputs, as `prepared` makes them, to an array of outputs."""
+def load(folder: Path = HERE) -> Model:
+    """Return the model as a function from arrays of its inputs, as `prepared` makes them, to an array of outputs."""
+    told = manifest(folder)
+    # The packed file is what ships; the other one is the same unpacked, for tools that want it so.
+    packed = folder / told["packed"]["file"]
+    model = unpacked(packed.read_bytes(), told["model"]["bytes"], packed.name)
+    return OPENERS[Path(told["model"]["file"]).suffix](model, [each["name"] for each in told["inputs"]])
+
+
+def onnx(model: bytes, names: list[str]) -> Model:
+    """Open an ONNX file."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    # The packed file is what ships; model.onnx is the same file unpacked, for tools that want it so.
-    model = unpacked((folder / "model.onnx.xz").read_bytes(), manifest(folder)["model"]["bytes"])
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda inputs: session.run(None, {name: inputs})[0]
+    return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))[0]
 
 
-def unpacked(packed: bytes, size: int) -> bytes:
+def openvino(model: bytes, names: list[str]) -> Model:
+    """Open OpenVINO's two files, which lie in an archive."""
+    import openvino as ov
+
+    with tarfile.open(fileobj=io.BytesIO(model)) as archive:
+        graph, constants = (archive.extractfile(name).read() for name in ("model.xml", "model.bin"))  # type: ignore[union-attr]
+    core = ov.Core()
+    options = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(graph, constants), "CPU", options)
+    return lambda *inputs: compiled(dict(zip(names, inputs, strict=True)))[0]
+
+
+def pt2(model: bytes, names: list[str]) -> Model:
+    """Open an exported program of PyTorch's. PyTorch may unpickle parts of it: only do so where you know who made it."""
+    import torch
+
+    exported = torch.export.load(io.BytesIO(model))
+    program, by_name = exported.module(), bool(exported.example_inputs[1])
+
+    def run(*inputs: np.ndarray) -> np.ndarray:
+        given = [torch.from_numpy(each) for each in inputs]
+        with torch.inference_mode():
+            outputs: np.ndarray = (
+                program(**dict(zip(names, given, strict=True))) if by_name else program(*given)
+            ).numpy()
+        return outputs
+
+    return run
+
+
+def weights(model: bytes, names: list[str]) -> Model:  # noqa: ARG001
+    """Tell that weights alone are no model."""
+    sys.exit("this bundle holds weights for a network of your own; fit.py puts them into it")
+
+
+OPENERS = {".onnx": onnx, ".tar": openvino, ".pt2": pt2, ".safetensors": weights}
+
+
+def unpacked(packed: bytes, size: int, name: str) -> bytes:
     """Return what a packed file holds, but not more than it should, however large it would grow."""
     decompressor = lzma.LZMADecompressor(format=lzma.FORMAT_XZ)
     found = decompressor.decompress(packed, max_length=size + 1)
     if len(found) != size or not decompressor.eof or decompressor.unused_data:
-        sys.exit(f"model.onnx.xz does not hold the {size} bytes that were recorded")
+        sys.exit(f"{name} does not hold the {size} bytes that were recorded")
     return found
 
 
@@ -74,6 +125,12 @@ def named(outputs: np.ndarray, folder: Path = HERE) -> list[str]:
 
 def check(folder: Path = HERE) -> None:
     """Compare hashes, sizes and outputs with what was recorded."""
+    check_files(folder)
+    compare(folder)
+
+
+def check_files(folder: Path = HERE) -> None:
+    """Compare hashes and sizes with what was recorded; the model is not opened."""
     told = manifest(folder)
     packed = (folder / told["packed"]["file"]).read_bytes()
     plain = (folder / told["model"]["file"]).read_bytes()
@@ -83,9 +140,8 @@ def check(folder: Path = HERE) -> None:
         if hashlib.sha256(data).hexdigest() != told[part]["sha256"]:
             sys.exit(f"{told[part]['file']} does not have the recorded SHA-256")
         print(f"{told[part]['file']}: {len(data)} bytes, SHA-256 {told[part]['sha256'][:16]}... as recorded")
-    if unpacked(packed, len(plain)) != plain:
-        sys.exit("model.onnx is not what model.onnx.xz holds")
-    compare(folder)
+    if unpacked(packed, len(plain), told["packed"]["file"]) != plain:
+        sys.exit(f"{told['model']['file']} is not what {told['packed']['file']} holds")
     for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
         digest, _, name = line.partition("  ")
         if hashlib.sha256((folder / Path(name).name).read_bytes()).hexdigest() != digest:
@@ -95,7 +151,8 @@ def check(folder: Path = HERE) -> None:
 def compare(folder: Path) -> None:
     """Compare outputs on the recorded samples with those recorded."""
     samples = np.load(folder / "samples.npz", allow_pickle=False)
-    outputs, recorded = load(folder)(samples["inputs"]), samples["outputs"]
+    inputs = [samples[name] for name in samples.files if name.partition(".")[0] == "inputs"]
+    outputs, recorded = load(folder)(*inputs), samples["outputs"]
     if not np.isfinite(recorded).all():
         sys.exit("the recorded outputs are not finite, so everything would agree with them")
     if outputs.shape != recorded.shape:
@@ -108,12 +165,26 @@ def compare(folder: Path) -> None:
     print(f"outputs on {len(recorded)} samples: within {worst:.3g} of those recorded")
 
 
+def given(path: str) -> list[np.ndarray]:
+    """Return the inputs that a file holds, as the model takes them."""
+    found, names = np.load(path, allow_pickle=False), [each["name"] for each in manifest()["inputs"]]
+    if len(names) == 1:
+        return [prepared(found)]
+    missing = [name for name in names if not hasattr(found, "files") or name not in found.files]
+    if missing:
+        sys.exit(
+            f"the model takes {', '.join(names)}: {path} must be an .npz file with these, and {', '.join(missing)} is not in it"
+        )
+    return [found[name] for name in names]
+
+
 def main() -> None:
     """Run the model on a file, or check the bundle."""
-    if sys.argv[1:2] == ["--check"] and len(sys.argv) <= 3:
-        check(*map(Path, sys.argv[2:]))
+    checks = {"--check": check, "--files": check_files}
+    if len(sys.argv) in (2, 3) and sys.argv[1] in checks:
+        checks[sys.argv[1]](*map(Path, sys.argv[2:]))
     elif len(sys.argv) == 3:
-        outputs = load()(prepared(np.load(sys.argv[1], allow_pickle=False)))
+        outputs = load()(*given(sys.argv[1]))
         np.save(sys.argv[2], outputs)
         print(*named(outputs)[:20])
     else:

@@ -15,7 +15,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MOST_FILES, _MOST_BYTES, _BLOCK = 100, 8 << 30, 1 << 20
 # Of what is read as a whole.
 _MOST_TEXT = 64 << 20
-_LARGE = (".onnx", ".xz", ".npz")
+_LARGE = (".onnx", ".pt2", ".safetensors", ".tar", ".xz", ".npz")
 
 
 def taken(folder: Path, copy: Path) -> None:

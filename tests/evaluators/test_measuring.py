@@ -206,7 +206,9 @@ class TestBench:
     ) -> None:
         address = TargetAddress(FAKE.factory, replace(FAKE.settings, batch_size=size))
         baseline = specimen(address, small_mlp(), INPUT_SHAPE, tmp_path)
-        place = evaluators.set_up(address, baseline.artifact, {"input": random_inputs(samples)}, tmp_path, Lane(tmp_path / "lane"))
+        place = evaluators.set_up(
+            address, baseline.artifact, {"input": random_inputs(samples)}, tmp_path, Lane(tmp_path / "lane")
+        )
         inputs = np.load(place.inputs)
         assert inputs.shape == shape
         assert np.array_equal(inputs.reshape(-1, 6)[:samples], random_inputs(samples)[: size * len(inputs)])

@@ -185,7 +185,9 @@ def layer_names(net: nn.Module) -> list[str]:
 
 def request_of(shape: tuple[int, ...], bits: Bits) -> LoweringRequest:
     samples = random_inputs(64, shape, seed=1)
-    return LoweringRequest(Signature.single(shape), of_widths(bits), Split((samples, np.zeros(64, np.int64)), "calibration"))
+    return LoweringRequest(
+        Signature.single(shape), of_widths(bits), Split((samples, np.zeros(64, np.int64)), "calibration")
+    )
 
 
 @dataclass(frozen=True)
@@ -317,7 +319,9 @@ class TestKindsOfNets:
         torch.manual_seed(0)
         net = nn.Sequential(nn.Embedding(20, 16), nn.Flatten(), nn.Linear(80, 5)).eval()
         tokens = np.random.default_rng(0).integers(0, 20, (32, 5))
-        request = LoweringRequest(Signature.single((5,), "int64"), of_widths({"2": 8}), Split((tokens, np.zeros(32)), "calibration"))
+        request = LoweringRequest(
+            Signature.single((5,), "int64"), of_widths({"2": 8}), Split((tokens, np.zeros(32)), "calibration")
+        )
         with TARGET.lower(net, request, tmp_path).unpacked() as path:
             outputs = TARGET.open(path)(tokens)
         expected = net(torch.from_numpy(tokens)).detach().numpy()

@@ -26,7 +26,9 @@ SHAPE = (3, 8, 8)
 def request_of(bits: int) -> LoweringRequest:
     samples = random_inputs(64, SHAPE, seed=1)
     widths = {} if bits == 32 else dict.fromkeys(("stem", "conv1", "conv2", "head"), bits)
-    return LoweringRequest(Signature.single(SHAPE), of_widths(widths), Split((samples, np.zeros(64, np.int64)), "calibration"))
+    return LoweringRequest(
+        Signature.single(SHAPE), of_widths(widths), Split((samples, np.zeros(64, np.int64)), "calibration")
+    )
 
 
 class TestResidualNet(TargetContract):

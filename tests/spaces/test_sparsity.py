@@ -265,7 +265,9 @@ def lowered(amount: float, bits: int | None, folder: Path) -> tuple[Artifact, li
     lived(techniques, net, recipe, found)
     stored: dict[str, Storage] = dict(techniques[-1].storage(net, recipe, found))
     split = Split((example, torch.zeros(32)), "calibration")
-    artifact = OnnxRuntimeCpu(TargetSettings()).lower(net, LoweringRequest(Signature.single((196,)), stored, split), folder)
+    artifact = OnnxRuntimeCpu(TargetSettings()).lower(
+        net, LoweringRequest(Signature.single((196,)), stored, split), folder
+    )
     with artifact.unpacked() as path:
         kept = [numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer]
     return artifact, [float(np.mean(each == 0)) for each in kept if each.ndim == 2]

@@ -63,7 +63,9 @@ def texts() -> paretrim.Splits:
     ids = ids * mask
     labels = ((ids >= WORDS // 2) * mask).sum(axis=1) * 2 > mask.sum(axis=1)
     inputs = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
-    return _splits(lambda part: ({name: each[part] for name, each in inputs.items()}, labels[part].astype(np.int64)), 800)
+    return _splits(
+        lambda part: ({name: each[part] for name, each in inputs.items()}, labels[part].astype(np.int64)), 800
+    )
 
 
 def pictures() -> paretrim.Splits:
