@@ -32,6 +32,7 @@ from paretrim.evaluators.evaluator import Bench, Specimen
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.latency import LatencyEvaluator, time_quietly
 from paretrim.evaluators.memory import MemoryEvaluator
+from paretrim.evaluators.signature import INPUT, Signature
 from paretrim.evaluators.size import SizeEvaluator
 from paretrim.evaluators.splits import Split
 from paretrim.evaluators.storage import of_widths
@@ -151,7 +152,9 @@ class _Place:
         self._latency = LatencyEvaluator()
         self._small = _lowered(address, subject, subject.make(subject.width), 8, folder)
         samples = _samples(subject)
-        bench = evaluator.set_up(address, self._baseline.artifact, samples, folder / "bench", Lane(folder / "lane"))
+        bench = evaluator.set_up(
+            address, self._baseline.artifact, {INPUT: samples}, folder / "bench", Lane(folder / "lane")
+        )
         # As at the beginning of a search.
         quiet, _ = time_quietly((bench.baseline, bench.baseline), bench, None)
         self._bench = replace(bench, reference_ms=quiet.models[0].latency_ms[0])

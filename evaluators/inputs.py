@@ -86,6 +86,12 @@ class Inputs:
         return (self.each(lambda part, i=i: part[i]) for i in range(len(self)))  # type: ignore[misc]
 
     @property
+    def only(self) -> Tensor:
+        """The tensor of a model that takes one."""
+        (part,) = self.parts
+        return part
+
+    @property
     def signature(self) -> Signature:
         """What one sample's inputs are."""
         names = self.names or Signature.positions(len(self.parts))
@@ -126,5 +132,6 @@ def several(given: Any) -> bool:
 
 def as_tensor(data: Any) -> Tensor:
     """Return an array or tensor as a tensor; doubles become 32-bit floats."""
-    found = torch.as_tensor(np.asarray(data.detach() if isinstance(data, Tensor) else data))
+    found = data if isinstance(data, Tensor) else torch.as_tensor(np.asarray(data))
+    found = found.detach() if found.requires_grad else found
     return found.float() if found.dtype == torch.float64 else found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,8 +31,11 @@ class Recorded:
 def write(path: Path, samples: Recorded) -> None:
     """Write samples: a single input under ``inputs``, several under ``inputs.NAME``, and ``outputs``."""
     single = len(samples.inputs) == 1
-    inputs = {_INPUTS if single else f"{_INPUTS}.{name}": array for name, array in samples.inputs.items()}
-    np.savez_compressed(path, **inputs, **{_OUTPUTS: samples.outputs})
+    arrays: dict[str, Any] = {
+        _INPUTS if single else f"{_INPUTS}.{name}": array for name, array in samples.inputs.items()
+    }
+    arrays[_OUTPUTS] = samples.outputs
+    np.savez_compressed(path, **arrays)
 
 
 def read(path: Path) -> Recorded:

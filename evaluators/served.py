@@ -153,7 +153,7 @@ def main() -> None:
     session = TargetAddress.from_plain(request["target"]).build().open(Path(request["model"]))
     _write(answers, np.zeros(0))
     while batches.peek(1):
-        _write(answers, session(*(_read(batches) for _ in range(int(_read(batches))))))
+        _write(answers, session(*(_read(batches) for _ in range(_read(batches).item()))))
 
 
 if __name__ == "__main__":

@@ -290,7 +290,7 @@ class Splits:
 def _as_tensors(inputs: Any, labels: Any, name: str) -> tuple[Inputs, Tensor]:
     try:
         x = Inputs.of(inputs)
-        y = torch.zeros((len(x), 0)) if labels is None else _tensor(labels)
+        y = torch.zeros((len(x), 0)) if labels is None else _labels(labels)
     except DataError as error:
         raise DataError(f"the {name} split: {error}") from None
     except (TypeError, ValueError) as error:
@@ -304,7 +304,7 @@ def _as_tensors(inputs: Any, labels: Any, name: str) -> tuple[Inputs, Tensor]:
     return x, y
 
 
-def _tensor(data: Any) -> Tensor:
+def _labels(data: Any) -> Tensor:
     return torch.as_tensor(np.asarray(data.detach() if isinstance(data, Tensor) else data))
 
 

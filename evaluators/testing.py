@@ -32,8 +32,8 @@ from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.evaluator import Bench, Evaluator, PreviewingEvaluator, Specimen
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
-from paretrim.evaluators.storage import of_widths
 from paretrim.evaluators.signature import INPUT, Signature
+from paretrim.evaluators.storage import of_widths
 from paretrim.evaluators.target import (
     OPTIONAL,
     Array,

@@ -7,7 +7,6 @@ import shutil
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -98,12 +97,11 @@ class TorchCompile:
 
         from paretrim.evaluators.torch_export import export
 
-        class Copy(torch.nn.Module):
-            def forward(self, *parts: torch.Tensor) -> torch.Tensor:
-                return [part.clone() for part in parts][0]
-
-        # By position: it has no names for them.
-        path.write_bytes(export(Copy(), LoweringRequest(replace(inputs, named=False))))
+        graph = torch.fx.Graph()
+        parts = [graph.placeholder(name) for name in inputs.names]
+        graph.output(graph.call_method("clone", (parts[0],)))
+        copying = torch.fx.GraphModule(torch.nn.Module(), graph)
+        path.write_bytes(export(copying, LoweringRequest(inputs)))
 
     def version(self) -> str:
         """Return the runtime's name and version."""

@@ -72,7 +72,7 @@ def suffix_of(form: str) -> str:
         UsageError: There is no such format.
     """
     if form not in SUFFIXES:
-        raise UsageError(f"unknown format '{form}'; allowed: {', '.join(SUFFIXES)}{nearest(form, SUFFIXES)}")
+        raise UsageError(f"unknown format '{form}'; allowed: {', '.join(SUFFIXES)}{nearest(form, tuple(SUFFIXES))}")
     return SUFFIXES[form]
 
 

@@ -35,7 +35,7 @@ def settle(model: nn.Module, inputs: Inputs, which: str | int | None, who: str) 
             answer = inputs.through(model)
     except Exception as error:
         raise UserCodeError(
-            f"{who} does not run on inputs of {inputs.described()}: {type(error).__name__}: {error}; check that data and "
+            f"{who} does not run on inputs ({inputs.described()}): {type(error).__name__}: {error}; check that data and "
             "model belong together"
         ) from error
     if which is None and isinstance(answer, torch.Tensor):

@@ -22,8 +22,8 @@ from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.served import served
 from paretrim.evaluators.splits import Split, Splits
 from paretrim.evaluators.storage import Activation
-from paretrim.search import space as spaces
 from paretrim.search import outputs, teaching, unlabelled, usercode
+from paretrim.search import space as spaces
 from paretrim.search.cache import Cache
 from paretrim.search.context import TrialContext
 from paretrim.search.job import Job, impossible

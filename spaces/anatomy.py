@@ -209,7 +209,7 @@ def _execution_order(model: nn.Module, example: Inputs) -> list[str]:
             example.through(model)
     except Exception as error:
         raise UserCodeError(
-            f"the model does not run on inputs of {example.described()}: {type(error).__name__}: {first_line(error)}; "
+            f"the model does not run on inputs ({example.described()}): {type(error).__name__}: {first_line(error)}; "
             "check that the data fits the model"
         ) from error
     finally:

@@ -11,8 +11,8 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
-from paretrim.evaluators.inputs import Inputs
 from paretrim.errors import TrialError
+from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces.anatomy import Anatomy
 from paretrim.spaces.attention import Heads, cut_heads
 from paretrim.spaces.cutting import Cutter, Rounding, even_counts, ranked_counts

@@ -49,8 +49,8 @@ def _words(profile: Profile) -> str:
     ms = f", {profile.latency_ms:.4g} ms" if profile.latency_ms > 0 else ""
     return (
         f"Each cell turns one knob alone, on {profile.samples} training samples. Uncompressed: {profile.metric} "
-        f"{profile.score:.4f}, loss {profile.loss:.4g}, {profile.weight_bytes / 1e3:,.0f} kB of weights{ms}. Colours mean the same "
-        "rise of the loss in all maps. Hover for more."
+        f"{profile.score:.4f}, loss {profile.loss:.4g}, {profile.weight_bytes / 1e3:,.0f} kB of weights{ms}. Colours mean the "
+        "same rise of the loss in all maps. Hover for more."
     )
 
 

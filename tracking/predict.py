@@ -125,12 +125,19 @@ def named(outputs: np.ndarray, folder: Path = HERE) -> list[str]:
 
 def check(folder: Path = HERE) -> None:
     """Compare hashes, sizes and outputs with what was recorded."""
-    check_files(folder)
+    check_model(folder)
     compare(folder)
+    check_sums(folder)
 
 
 def check_files(folder: Path = HERE) -> None:
     """Compare hashes and sizes with what was recorded; the model is not opened."""
+    check_model(folder)
+    check_sums(folder)
+
+
+def check_model(folder: Path) -> None:
+    """Compare hashes and sizes of the model with what was recorded."""
     told = manifest(folder)
     packed = (folder / told["packed"]["file"]).read_bytes()
     plain = (folder / told["model"]["file"]).read_bytes()
@@ -142,6 +149,10 @@ def check_files(folder: Path = HERE) -> None:
         print(f"{told[part]['file']}: {len(data)} bytes, SHA-256 {told[part]['sha256'][:16]}... as recorded")
     if unpacked(packed, len(plain), told["packed"]["file"]) != plain:
         sys.exit(f"{told['model']['file']} is not what {told['packed']['file']} holds")
+
+
+def check_sums(folder: Path) -> None:
+    """Compare the hashes of all files with those listed."""
     for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
         digest, _, name = line.partition("  ")
         if hashlib.sha256((folder / Path(name).name).read_bytes()).hexdigest() != digest:

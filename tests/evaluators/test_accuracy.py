@@ -15,11 +15,11 @@ from torch import nn
 from torch.nn import functional
 
 from paretrim.errors import ArtifactError, DataError
-from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.metrics import Metric, by_name
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.splits import HeldOut, Split
 from paretrim.evaluators.storage import of_widths
 from paretrim.evaluators.target import Array, LoweringRequest, Session, TargetSettings

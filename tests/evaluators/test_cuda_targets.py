@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from paretrim.errors import ArtifactError
-from paretrim.evaluators.signature import Signature
 from paretrim.evaluators import cuda_driver
 from paretrim.evaluators.onnx_cuda_target import OnnxRuntimeCuda
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.target import LoweringRequest, TargetAddress, TargetSettings
 from paretrim.evaluators.testing import INPUT_SHAPE, TargetContract, random_inputs, small_mlp
 from paretrim.evaluators.torch_target import TorchCompileCuda

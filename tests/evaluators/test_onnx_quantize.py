@@ -16,11 +16,11 @@ from onnx import numpy_helper
 from torch import nn
 
 from paretrim.errors import LoweringError
-from paretrim.evaluators.signature import Signature
 from paretrim.evaluators import onnx_calibration
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
 from paretrim.evaluators.openvino_target import OpenVinoCpu
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.splits import Split
 from paretrim.evaluators.storage import Activation, Calibrator, Sign, Storage, of_widths
 from paretrim.evaluators.target import Array, LoweringRequest, TargetSettings
@@ -287,7 +287,7 @@ class TestActivations:
     def test_histograms_are_made_of_a_few_samples_spread_over_the_split(self) -> None:
         split = Split((np.arange(1000, dtype=np.float32), np.zeros(1000)))
         chosen = onnx_calibration.surveyed(split, "entropy")
-        values = chosen.first(len(chosen)).inputs
+        values = chosen.first(len(chosen)).inputs.only
         assert len(chosen) == 256
         assert (float(values[0]), float(values[-1])) == (0.0, 999.0)
         assert float(values.diff().max()) <= 4.0

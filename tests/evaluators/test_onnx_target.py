@@ -21,10 +21,10 @@ from torch import nn
 from torch.nn import functional
 
 from paretrim.errors import LoweringError, UsageError
-from paretrim.evaluators.signature import Signature
 from paretrim.evaluators import target as targets
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.splits import Split
 from paretrim.evaluators.storage import of_widths
 from paretrim.evaluators.target import (

@@ -10,9 +10,9 @@ import pytest
 from torch import nn
 
 from paretrim.errors import ArtifactError
-from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
 from paretrim.evaluators.openvino_target import OpenVinoCpu
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.splits import Split
 from paretrim.evaluators.storage import of_widths
 from paretrim.evaluators.target import Activations, LoweringRequest, TargetAddress, TargetSettings

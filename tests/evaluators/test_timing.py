@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 
-from paretrim.evaluators.target import Array, Session
+from paretrim.evaluators.target import Array, Batch, Session
 from paretrim.evaluators.timing import Clocked, Rules, contest, throughput, warm_up
 
 MICRO = 1e-6
-INPUTS: list[Array] = [np.full((1, 2), i, np.float32) for i in range(4)]
+INPUTS: list[Batch] = [(np.full((1, 2), i, np.float32),) for i in range(4)]
 LEAST, MOST = 9, 15
 
 
@@ -183,13 +183,13 @@ class TestWarmUp:
 class TestThroughput:
     def test_it_is_in_samples(self) -> None:
         batch = np.zeros((8, 2), np.float32)
-        assert 4000 < throughput(Spinning(1e-3), batch) <= 8000
+        assert 4000 < throughput(Spinning(1e-3), (batch,)) <= 8000
 
     def test_the_first_call_does_not_count(self) -> None:
         session = Warming([0.2, 1e-3])
-        assert throughput(session, np.zeros((1, 2), np.float32)) > 200
+        assert throughput(session, (np.zeros((1, 2), np.float32),)) > 200
 
     def test_a_slow_model_is_called_four_times(self) -> None:
         session = Warming([0.03])
-        assert 20 < throughput(session, np.zeros((1, 2), np.float32)) <= 34
+        assert 20 < throughput(session, (np.zeros((1, 2), np.float32),)) <= 34
         assert session.calls == 4

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from paretrim.errors import LoweringError
-from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.artifact import Artifact
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.storage import of_widths
 from paretrim.evaluators.target import LoweringRequest, TargetAddress, TargetSettings
 from paretrim.evaluators.testing import TargetContract, random_inputs

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from paretrim.evaluators.signature import Signature
 from paretrim.search import head, prepare
 from paretrim.search.api import search
 from paretrim.search.context import TrialContext
@@ -27,7 +27,7 @@ SUBJECTS = Path(__file__).resolve().parents[1] / "subjects"
 SIGNED = {"name": "signed", "runtime": "onnxruntime", "activations": "signed"}
 SPACE = Space(
     (),
-    Anatomy((Layer("head", 40, True, True),), (), (), (4,), torch.float32),
+    Anatomy((Layer("head", 40, True, True),), (), (), Signature.single((4,))),
     (Range("pruning.ratio.stem", 0.0, 0.75, neutral=0.0),),
 )
 

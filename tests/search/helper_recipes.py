@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from paretrim.evaluators.measurement import Measurement
+from paretrim.evaluators.signature import Signature
 from paretrim.search.space import Space
 from paretrim.spaces.anatomy import Anatomy
 from paretrim.spaces.dimension import Choice, Condition, Dimension, Range, Value, existing
@@ -27,7 +27,7 @@ OBJECTIVES = (
 )
 # Of each layer, how much it weighs and how much it hurts.
 _LAYERS = {"stem": (1.0, 0.3), "inner": (2.0, 0.5), "outer": (4.0, 0.1), "head": (3.0, 0.2)}
-_ANATOMY = Anatomy((), (), (), (1,), torch.float32)
+_ANATOMY = Anatomy((), (), (), Signature.single((1,)))
 _NOISE = 0.004
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-import torch
 
 from paretrim.evaluators.signature import Signature
 from paretrim.search.job import Job

@@ -33,11 +33,11 @@ class Doubler(nn.Module):
 
 
 SPLITS = SearchSplits(numbered(0, TRAIN), numbered(500, 4), numbered(100, VALIDATION))
-TEACHER = 2.0 * SPLITS.train.first(TRAIN).inputs
+TEACHER = 2.0 * SPLITS.train.first(TRAIN).inputs.only
 
 
 def seen(split: Split) -> list[float]:
-    inputs: list[float] = split.first(len(split)).inputs.flatten().tolist()
+    inputs: list[float] = split.first(len(split)).inputs.only.flatten().tolist()
     return inputs
 
 
@@ -62,7 +62,7 @@ def test_the_teachers_rows_follow_the_samples(count: int) -> None:
     for fold in folds(Doubler(), SPLITS, TEACHER, count):
         assert fold.teacher is not None
         batch = next(fold.train.batches(len(fold.train), seed=count))
-        assert torch.equal(fold.teacher[batch.index], 2.0 * batch.inputs)
+        assert torch.equal(fold.teacher[batch.index], 2.0 * batch.inputs.only)
 
 
 def test_without_distillation_there_is_no_teacher() -> None:
@@ -73,7 +73,7 @@ def test_labels_stay_with_their_inputs() -> None:
     for fold in folds(Doubler(), SPLITS, TEACHER, 3):
         for split in (fold.train, fold.held):
             batch = split.first(len(split))
-            assert torch.equal(batch.inputs.flatten().long() % 3, batch.labels)
+            assert torch.equal(batch.inputs.only.flatten().long() % 3, batch.labels)
 
 
 # Student's t for 95%, as tables have it: 2 folds leave one degree of freedom.

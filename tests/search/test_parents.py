@@ -145,7 +145,7 @@ def assert_same(first: Made, second: Made) -> None:
 
 def assert_answers(made: Made, context: TrialContext, folder: Path) -> None:
     """Check that the artifact answers nearly as the model does."""
-    inputs = context.splits.validation.first(64).inputs
+    inputs = context.splits.validation.first(64).inputs.only
     with made.lowered(folder).unpacked() as path:
         answers = torch.as_tensor(TARGET.open(path)(inputs.numpy()))
     with torch.no_grad():

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import optuna
 import pytest
-import torch
 from optuna.study import StudyDirection
 
 from paretrim.errors import JobError, UsageError
+from paretrim.evaluators.signature import Signature
 from paretrim.search import samplers
 from paretrim.search.job import Job
 from paretrim.search.mirror import Ending, Mirror
@@ -25,7 +25,12 @@ from paretrim.tracking.testing import OBJECTIVES, sample_record
 
 SPACE = Space(
     (),
-    Anatomy((Layer("head", 40, True, True),), (), (), (4,), torch.float32),
+    Anatomy(
+        (Layer("head", 40, True, True),),
+        (),
+        (),
+        Signature.single((4,)),
+    ),
     (
         Range("a.share", 0.0, 0.75, neutral=0.0, step=0.125),
         Choice("a.way", ("near", "far"), "near", when=(Condition("a.share"),)),

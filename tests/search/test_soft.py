@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from optuna.study import StudyDirection
 
 from paretrim.errors import UsageError
 from paretrim.evaluators.measurement import Measurement
+from paretrim.evaluators.signature import Signature
 from paretrim.search.candidate import Candidate
 from paretrim.search.gate import Gate
 from paretrim.search.guide import Guide, Habits
@@ -33,7 +33,12 @@ from .conftest import a_search, tiny_job
 ACCURACY, LATENCY = Objective("accuracy", maximize=True), Objective("latency_ms")
 SPACE = Space(
     (),
-    Anatomy((Layer("head", 40, True, True),), (), (), (4,), torch.float32),
+    Anatomy(
+        (Layer("head", 40, True, True),),
+        (),
+        (),
+        Signature.single((4,)),
+    ),
     tuple(Range(f"pruning.ratio.{name}", 0.0, 1.0, neutral=0.0) for name in ("stem", "inner")),
 )
 SOFT = parse("prefer latency_ms <= 50% of baseline")

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import optuna
 import pytest
-import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from paretrim.evaluators.signature import Signature
 from paretrim.errors import UnknownJobError
+from paretrim.evaluators.signature import Signature
 from paretrim.search.job import Job
 from paretrim.search.space import build
 from paretrim.search.study import Asked, Study

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from paretrim.errors import TrialError, UsageError
 from paretrim.evaluators import child
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.splits import Split
 from paretrim.search import head, hiring, staff
 from paretrim.search.api import search
@@ -36,7 +37,7 @@ from paretrim.tracking.records import WORKERS
 
 from .conftest import tiny_job
 
-ANATOMY = Anatomy((), (), (), (2,), torch.float32)
+ANATOMY = Anatomy((), (), (), Signature.single((2,)))
 EPOCHS = 3
 
 

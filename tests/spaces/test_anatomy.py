@@ -143,7 +143,9 @@ def test_a_model_without_layers_raises_user_code_error() -> None:
 
 
 def test_data_that_does_not_fit_the_model_raises_user_code_error() -> None:
-    with pytest.raises(UserCodeError, match=r"does not run on an input of shape \(2, 7\).*check that the data"):
+    with pytest.raises(
+        UserCodeError, match=r"does not run on inputs \(torch.float32 of shape \(2, 7\)\).*check that the data"
+    ):
         dissect(Backwards().eval(), torch.zeros(2, 7))
 
 
@@ -166,9 +168,9 @@ def test_the_example_has_the_shape_and_type_of_the_data() -> None:
     net = nn.Sequential(nn.Embedding(20, 8), nn.Flatten(), nn.Linear(40, 3)).eval()
     found = dissect(net, torch.ones((4, 5), dtype=torch.int64))
     assert found.inputs.parts[0].shape == (5,)
-    assert found.example(3).shape == (3, 5)
-    assert found.example().dtype == torch.int64
-    assert net(found.example()).shape == (2, 3)
+    assert found.example(3).only.shape == (3, 5)
+    assert found.example().only.dtype == torch.int64
+    assert found.example().through(net).shape == (2, 3)
 
 
 def test_two_nets_of_one_kind_have_equal_anatomies(anatomy: Anatomy) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces.anatomy import Anatomy, dissect
 from paretrim.spaces.blocks import Block, Passed, find_blocks
 from paretrim.spaces.depth import Depth, DepthOptions, influences
@@ -66,7 +67,7 @@ def schooling(*shape: int) -> Schooling:
 
     def batches(size: int, seed: int) -> Iterator[SmallBatch]:
         for index in torch.randperm(64, generator=torch.Generator().manual_seed(seed)).split(size):
-            yield SmallBatch(inputs[index], torch.zeros(len(index), dtype=torch.int64), index)
+            yield SmallBatch(Inputs.of(inputs[index]), torch.zeros(len(index), dtype=torch.int64), index)
 
     return Schooling(batches, 64, None, small_schooling().loss, nullcontext)
 
@@ -101,7 +102,7 @@ def test_the_least_influential_go_first(anatomy: Anatomy) -> None:
 def test_influence_is_the_change_of_the_outputs(anatomy: Anatomy) -> None:
     net, learned = Net().eval(), schooling(8)
     moved = influences(net, anatomy.blocks, learned, batches=2)
-    inputs = torch.cat([batch.inputs for batch in learned.batches(32, 0)])
+    inputs = torch.cat([batch.inputs.only for batch in learned.batches(32, 0)])
     without = copy.deepcopy(net)
     without.blocks[2] = nn.Identity()
     expected = (without(inputs) - net(inputs)).square().mean() / net(inputs).var()
@@ -179,7 +180,9 @@ class TupleNet(nn.Module):
 
 def test_blocks_that_give_tuples_can_go() -> None:
     net = TupleNet().eval()
-    found, reasons = find_blocks(net, torch.randn(2, 8), ["stem", *(f"layer.{i}.dense" for i in range(3)), "head"])
+    found, reasons = find_blocks(
+        net, Inputs.of(torch.randn(2, 8)), ["stem", *(f"layer.{i}.dense" for i in range(3)), "head"]
+    )
     assert found == tuple(Block(f"layer.{i}", 2) for i in range(3))
     assert not reasons
 

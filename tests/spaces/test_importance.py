@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from paretrim.evaluators.abilities import Abilities
+from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces.anatomy import Anatomy, dissect
 from paretrim.spaces.cutting import Cutter, Rounding
 from paretrim.spaces.dimension import Choice, Condition, Range, Value, existing
@@ -56,7 +57,7 @@ def widths(net: nn.Module) -> tuple[int, ...]:
 
 
 def scores(kind: str, net: nn.Module, layer: str, seed: int = 0) -> torch.Tensor:
-    graph = dependency_graph(net, INPUTS)
+    graph = dependency_graph(net, Inputs.of(INPUTS))
     root = net.get_submodule(layer)
     return channel_scores(kind, graph, coupled(graph, root, range(len(root.weight))), seed)  # type: ignore[arg-type]
 

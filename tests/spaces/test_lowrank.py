@@ -18,9 +18,9 @@ from torch import nn
 from torch.nn import functional
 
 from paretrim.errors import TrialError
-from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.abilities import Abilities
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.splits import Split
 from paretrim.evaluators.target import LoweringRequest, TargetSettings
 from paretrim.spaces.anatomy import dissect, parts_of

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from paretrim.errors import TrialError
+from paretrim.evaluators.inputs import Inputs
 from paretrim.evaluators.splits import Split
 from paretrim.spaces.anatomy import dissect
 from paretrim.spaces.dimension import Choice, Range
@@ -78,7 +79,7 @@ class TestLearning:
         net, split = student(), blobs()
         losses = list(recover(net, recipe_of(epochs=8), schooling(split)))
         batch = split.first(len(split))
-        accuracy = float((net(batch.inputs).argmax(dim=1) == batch.labels).float().mean())
+        accuracy = float((batch.inputs.through(net).argmax(dim=1) == batch.labels).float().mean())
         assert len(losses) == 8
         assert losses[-1] < 0.5 * losses[0]
         assert accuracy > 0.95
@@ -132,7 +133,7 @@ def noted(split: Split, size: int, seed: int, orders: list[tuple[int, ...]]) -> 
 
 @dataclass(frozen=True)
 class Batch:
-    inputs: torch.Tensor
+    inputs: Inputs
     labels: torch.Tensor
     index: torch.Tensor
 
@@ -164,7 +165,7 @@ class TestSchedule:
 class TestTeacher:
     def test_each_sample_meets_its_own_teacher(self) -> None:
         split = blobs()
-        inputs = split.first(len(split)).inputs
+        inputs = split.first(len(split)).inputs.only
         gaps: list[float] = []
 
         class Echo(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces.anatomy import Anatomy, dissect
 from paretrim.spaces.pruning import PruningOptions, StructuredPruning
 from paretrim.spaces.recipe import Recipe
@@ -122,7 +123,7 @@ def test_a_model_from_which_nothing_is_cut_stays_as_it_was(net: nn.Module, anato
 
 def test_a_rewritten_model_answers_as_before(net: nn.Module) -> None:
     twin = copy.deepcopy(net)
-    rewrite(twin, INPUTS)
+    rewrite(twin, Inputs.of(INPUTS))
     assert isinstance(twin.get_submodule("layer3.0.shortcut"), nn.Conv2d)
     torch.testing.assert_close(twin(INPUTS), net(INPUTS))
 

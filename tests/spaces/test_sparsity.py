@@ -18,9 +18,9 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.splits import Split
 from paretrim.evaluators.storage import Storage
 from paretrim.evaluators.target import LoweringRequest, TargetSettings

@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.abilities import GRIDS, Abilities
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.splits import Split
 from paretrim.evaluators.storage import Activation, Storage
 from paretrim.evaluators.target import LoweringRequest, TargetSettings

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces.anatomy import dissect
 from paretrim.spaces.dimension import Value
 from paretrim.spaces.distillation import Distillation, DistillationOptions
@@ -63,7 +64,7 @@ class Deep(nn.Module):
 
 def pruned() -> nn.Module:
     net = small_net()
-    cut(dependency_graph(net, INPUTS), net.conv1, range(0, 24, 2))
+    cut(dependency_graph(net, Inputs.of(INPUTS)), net.conv1, range(0, 24, 2))
     return net
 
 
@@ -153,7 +154,7 @@ class TestPenalty:
         net = small_net()
         penalty = FeatureTransfer(net, small_net(), (("conv1", "conv1"),), method, 3.0)
         net(INPUTS)
-        assert float(penalty(SmallBatch(INPUTS, LABELS, LABELS)).detach()) == pytest.approx(0.0, abs=1e-6)
+        assert float(penalty(SmallBatch(Inputs.of(INPUTS), LABELS, LABELS)).detach()) == pytest.approx(0.0, abs=1e-6)
 
     def test_training_brings_a_pruned_model_nearer(self, method: str) -> None:
         net, tutor = pruned(), small_net()
@@ -161,7 +162,7 @@ class TestPenalty:
         optimizer, distances = torch.optim.SGD(net.parameters(), lr=0.3), []
         for _ in range(8):
             net(INPUTS)
-            distance = penalty(SmallBatch(INPUTS, LABELS, LABELS))
+            distance = penalty(SmallBatch(Inputs.of(INPUTS), LABELS, LABELS))
             distances.append(float(distance.detach()))
             optimizer.zero_grad()
             torch.autograd.backward(distance)
@@ -190,10 +191,10 @@ class TestPenalty:
         for _ in range(2):
             net(INPUTS)
             tutor(INPUTS)
-            penalty(SmallBatch(INPUTS, LABELS, LABELS))
+            penalty(SmallBatch(Inputs.of(INPUTS), LABELS, LABELS))
         assert len(asked) == 2
         net(INPUTS)
-        penalty(SmallBatch(INPUTS, LABELS, LABELS))
+        penalty(SmallBatch(Inputs.of(INPUTS), LABELS, LABELS))
         assert len(asked) == 3
 
 

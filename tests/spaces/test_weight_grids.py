@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from paretrim.evaluators.abilities import GRIDS, Abilities
+from paretrim.evaluators.inputs import Inputs
 from paretrim.evaluators.storage import Activation, Storage
 from paretrim.spaces.anatomy import Anatomy, dissect
 from paretrim.spaces.dimension import Choice, Condition, Value, existing
@@ -214,7 +215,12 @@ class TestFamilies:
     def test_only_layers_without_normalization_share_a_step(self, anatomy: Anatomy) -> None:
         _, stored = trained(recipe_of(4, granularity="tensor"), anatomy)
         assert [name for name in LAYERS if not stored[name].per_channel] == ["head"]
-        assert layers_run(small_net(), small_batch()[0]) == {"stem": True, "conv1": True, "conv2": True, "head": False}
+        assert layers_run(small_net(), Inputs.of(small_batch()[0])) == {
+            "stem": True,
+            "conv1": True,
+            "conv2": True,
+            "head": False,
+        }
 
 
 class Selected(SmallNet):

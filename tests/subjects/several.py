@@ -48,11 +48,11 @@ class Halves(nn.Module):
 
 
 def reader() -> nn.Module:
-    return _trained(Reader(), texts().search.train, 12)
+    return _trained(Reader, texts().search.train, 12)
 
 
 def halves() -> nn.Module:
-    return _trained(Halves(), pictures().search.train, 12)
+    return _trained(Halves, pictures().search.train, 12)
 
 
 def texts() -> paretrim.Splits:
@@ -91,8 +91,9 @@ def _splits(part: Any, count: int) -> paretrim.Splits:
     return paretrim.Splits(train=train, calibration=calibration, validation=validation, test=test)
 
 
-def _trained(net: nn.Module, split: Split, epochs: int) -> nn.Module:
+def _trained(kind: type[nn.Module], split: Split, epochs: int) -> nn.Module:
     torch.manual_seed(0)
+    net = kind()
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     for epoch in range(epochs):
         for batch in split.batches(50, seed=epoch):

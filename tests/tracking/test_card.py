@@ -6,7 +6,7 @@ import pytest
 
 from paretrim.evaluators.target import TargetSettings
 from paretrim.tracking.card import model_card
-from paretrim.tracking.manifest import Manifest, Model, Origin, Packed
+from paretrim.tracking.manifest import Input, Manifest, Model, Origin, Packed
 from paretrim.tracking.report import Row
 
 BASE = Row(
@@ -49,6 +49,7 @@ TOLD = Manifest(
     ),
     model=Model(sha256="c" * 64, bytes=9),
     packed=Packed(sha256="d" * 64, bytes=8),
+    inputs=(Input(name="input", shape=(1, 8, 8), dtype="float32"),),
 )
 
 
