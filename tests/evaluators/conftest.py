@@ -71,7 +71,7 @@ def bench(tmp_path: Path) -> Bench:
         address,
         baseline=tmp_path / "baseline",
         empty=tmp_path / "empty",
-        inputs=tmp_path / "inputs.npy",
+        inputs=tmp_path / "inputs.npz",
         lane=Lane(tmp_path / "lane", patience_s=0.1),
         cores=(3,),
         throughput_batches=(1, 16),

@@ -51,11 +51,11 @@ def task() -> Task:
     optimizer, train = torch.optim.Adam(model.parameters(), lr=0.01), spirals(600, seed=0).first(600)
     for _ in range(150):
         optimizer.zero_grad()
-        torch.autograd.backward(functional.cross_entropy(model(train.inputs), train.labels))
+        torch.autograd.backward(functional.cross_entropy(train.inputs.through(model), train.labels))
         optimizer.step()
     split = spirals(700, seed=1)
     batch = split.first(len(split))
-    right = (model.eval()(batch.inputs).argmax(dim=1) == batch.labels).float().mean()
+    right = (batch.inputs.through(model.eval()).argmax(dim=1) == batch.labels).float().mean()
     return Task(model, split, float(right))
 
 

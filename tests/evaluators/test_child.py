@@ -62,16 +62,16 @@ class TestFailures:
 class TestRealProbe:
     @pytest.mark.parametrize("question", ["latency", "memory", "weigh", "energy"])
     def test_a_broken_model_file_is_named_as_the_cause(self, question: str, tmp_path: Path) -> None:
-        model, inputs = tmp_path / "model.onnx", tmp_path / "inputs.npy"
+        model, inputs = tmp_path / "model.onnx", tmp_path / "inputs.npz"
         model.write_bytes(b"this is no model")
-        np.save(inputs, random_inputs(2)[:, None])
+        np.savez(inputs, random_inputs(2)[:, None])
         request = {"target": ONNX.to_plain(), "model": str(model), "models": [str(model)] * 2, "inputs": str(inputs)}
         with pytest.raises(MeasurementError, match=r"ended with code 1: .*does not load the artifact"):
             ask(question, request)
 
     def test_a_missing_file_is_named_as_the_cause(self, tmp_path: Path) -> None:
-        request = {"target": ONNX.to_plain(), "model": "", "inputs": str(tmp_path / "inputs.npy")}
-        with pytest.raises(MeasurementError, match=r"FileNotFoundError: .*inputs\.npy"):
+        request = {"target": ONNX.to_plain(), "model": "", "inputs": str(tmp_path / "inputs.npz")}
+        with pytest.raises(MeasurementError, match=r"FileNotFoundError: .*inputs\.npz"):
             ask("memory", request)
 
     def test_an_unknown_question_is_an_error(self) -> None:
@@ -82,17 +82,17 @@ class TestRealProbe:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         subject = specimen(FAKE, small_mlp(), (6,), tmp_path)
-        np.save(tmp_path / "inputs.npy", random_inputs(2)[:, None])
+        np.savez(tmp_path / "inputs.npz", random_inputs(2)[:, None])
         (tmp_path / "json.py").write_text("raise RuntimeError('the wrong json')")
         monkeypatch.chdir(tmp_path)
-        request = {"target": FAKE.to_plain(), "model": str(subject.model), "inputs": str(tmp_path / "inputs.npy")}
+        request = {"target": FAKE.to_plain(), "model": str(subject.model), "inputs": str(tmp_path / "inputs.npz")}
         assert ask("memory", request)["peak_bytes"] > 0
 
     @pytest.mark.usefixtures("helpers")
     @pytest.mark.parametrize("question", ["latency", "memory"])
     def test_what_a_runtime_prints_does_not_come_into_the_answer(self, question: str, tmp_path: Path) -> None:
-        inputs = tmp_path / "inputs.npy"
-        np.save(inputs, random_inputs(2)[:, None])
+        inputs = tmp_path / "inputs.npz"
+        np.savez(inputs, random_inputs(2)[:, None])
         target = TargetAddress("helper_targets:Printing", TargetSettings("helper")).to_plain()
         answer = ask(question, {"target": target, "model": "", "models": [""], "inputs": str(inputs)})
         assert answer.keys() == PROMISED[question]
@@ -102,28 +102,28 @@ class TestRealProbe:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-        inputs = tmp_path / "inputs.npy"
-        np.save(inputs, random_inputs(2)[:, None])
+        inputs = tmp_path / "inputs.npz"
+        np.savez(inputs, random_inputs(2)[:, None])
         target = TargetAddress("helper_targets:Refusing", TargetSettings("helper")).to_plain()
         with pytest.raises(MeasurementError, match=r"code 1: .*some-file is not to its taste"):
             ask("memory", {"target": target, "model": "some-file", "inputs": str(inputs)})
 
     @pytest.mark.usefixtures("helpers")
     def test_it_runs_on_the_cores_that_are_asked_for(self, tmp_path: Path) -> None:
-        inputs, core = tmp_path / "inputs.npy", cores.usable()[-1]
-        np.save(inputs, random_inputs(1)[:, None])
+        inputs, core = tmp_path / "inputs.npz", cores.usable()[-1]
+        np.savez(inputs, random_inputs(1)[:, None])
         target = TargetAddress("helper_targets:Bound", TargetSettings("helper")).to_plain()
         request = {"target": target, "model": "", "inputs": str(inputs), "cores": [core]}
         assert ask("memory", request)["device"] == [core, 1]
 
     @pytest.mark.usefixtures("helpers")
     def test_models_are_timed_against_the_first_and_the_last_one_tells_its_throughput(self, tmp_path: Path) -> None:
-        np.save(tmp_path / "inputs.npy", random_inputs(6).reshape(2, 3, 6))
+        np.savez(tmp_path / "inputs.npz", random_inputs(6).reshape(2, 3, 6))
         target = TargetAddress("helper_targets:Paced", TargetSettings("helper")).to_plain()
         request = {
             "target": target,
             "models": ["50", "200"],
-            "inputs": str(tmp_path / "inputs.npy"),
+            "inputs": str(tmp_path / "inputs.npz"),
             "throughput": [1, 16],
         }
         answer = ask("latency", request)

@@ -37,7 +37,7 @@ def test_what_a_call_uses_above_the_idle_machine_is_found(
         (tmp_path / zone).mkdir()
         (tmp_path / zone / "max_energy_range_uj").write_text("3000000\n")
     monkeypatch.setenv("COUNTERS", str(tmp_path))
-    np.save(bench.inputs, random_inputs(2)[:, None])
+    np.savez(bench.inputs, random_inputs(2)[:, None])
     target = TargetAddress("helper_targets:Metered", TargetSettings("helper"))
     (found,) = EnergyEvaluator().measure(subject, dataclasses.replace(bench, address=target, cores=()))
     assert found.name == "energy_millijoules"

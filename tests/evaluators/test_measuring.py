@@ -209,12 +209,12 @@ class TestBench:
         place = evaluators.set_up(
             address, baseline.artifact, {"input": random_inputs(samples)}, tmp_path, Lane(tmp_path / "lane")
         )
-        inputs = np.load(place.inputs)
+        inputs = np.load(place.inputs)["arr_0"]
         assert inputs.shape == shape
         assert np.array_equal(inputs.reshape(-1, 6)[:samples], random_inputs(samples)[: size * len(inputs)])
 
     def test_its_models_run_on_its_inputs(self, scene: Scene) -> None:
-        target, inputs = scene.bench.address.build(), np.load(scene.bench.inputs)
+        target, inputs = scene.bench.address.build(), np.load(scene.bench.inputs)["arr_0"]
         assert np.array_equal(target.open(scene.bench.empty)(inputs[0]), inputs[0])
         assert target.open(scene.bench.baseline)(inputs[0]).shape == (1, 4)
         assert scene.bench.baseline.read_bytes() == scene.small.artifact.read()

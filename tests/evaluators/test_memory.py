@@ -117,7 +117,7 @@ class TestProcesses:
         counted.write_text(f'#!/bin/sh\necho started >> {tmp_path}/log\nexec {sys.executable} "$@"\n')
         counted.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(counted))
-        np.save(bench.inputs, random_inputs(2)[:, None])
+        np.savez(bench.inputs, random_inputs(2)[:, None])
         target = TargetAddress("helper_targets:Hungry", TargetSettings("helper"))
         place = dataclasses.replace(bench, address=target, empty=Path("0"), cores=())
         evaluator, values, processes = MemoryEvaluator(), [], []

@@ -493,6 +493,7 @@ LOWER = """
 import sys
 from pathlib import Path
 import numpy as np
+from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.splits import Split
 from paretrim.evaluators.storage import of_widths
 from paretrim.evaluators.target import LoweringRequest

@@ -97,6 +97,7 @@ class TestFile:
     def test_another_process_gives_the_same_one(self, tmp_path: Path) -> None:
         code = "import sys; from pathlib import Path; from paretrim.evaluators.torch_export import export; "
         code += "from paretrim.evaluators.storage import of_widths; "
+        code += "from paretrim.evaluators.signature import Signature; "
         code += (
             "from paretrim.evaluators.target import LoweringRequest; from paretrim.spaces.testing import small_net; "
         )

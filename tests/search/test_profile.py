@@ -85,7 +85,7 @@ def test_each_value_of_each_knob_that_acts_has_an_effect(taken: Taken) -> None:
 def test_loss_and_score_of_the_baseline_are_those_of_the_model(taken: Taken, subject: prepare.Subject) -> None:
     batch = subject.splits.search.train.first(512)
     with torch.no_grad():
-        outputs = subject.model(batch.inputs)
+        outputs = batch.inputs.through(subject.model)
     assert taken.found.samples == len(batch.inputs) == 400
     assert taken.found.loss == pytest.approx(float(functional.cross_entropy(outputs, batch.labels)), rel=1e-4)
     assert taken.found.score == pytest.approx(float((outputs.argmax(1) == batch.labels).float().mean()))

@@ -36,6 +36,13 @@ class Negated(Counted):
         return -super().forward(x)
 
 
+class Twice(nn.Linear):
+    """Gives two tensors."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        return super().forward(x), x
+
+
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
     return Cache(tmp_path)
@@ -47,7 +54,7 @@ def test_outputs_are_computed_once(cache: Cache) -> None:
     second = teaching.outputs(net, "hash", TRAIN, cache)
     assert net.asked == 1
     assert torch.equal(first, second)
-    assert torch.equal(first, net(TRAIN.first(10).inputs).detach())
+    assert torch.equal(first, TRAIN.first(10).inputs.through(net).detach())
 
 
 def test_other_weights_other_data_and_other_code_are_computed_anew(cache: Cache) -> None:
@@ -81,8 +88,8 @@ def test_a_teacher_that_answers_with_nan_is_refused(cache: Cache) -> None:
     ("teacher", "told"),
     [
         (nn.Linear(4, 5), r"gives outputs of shape \(2, 5\) for two samples, and the model \(2, 3\)"),
-        (nn.Linear(6, 3), r"does not run on inputs of shape \(2, 4\).*gets what the model gets"),
-        (nn.LSTM(4, 3), "gives a tuple for two samples"),
+        (nn.Linear(6, 3), r"does not run on inputs \(torch.float32 of shape \(2, 4\)\).*belong together"),
+        (Twice(4, 3), "gives outputs 0, 1; say with `output`"),
     ],
 )
 def test_a_teacher_that_does_not_fit_is_told_early(teacher: nn.Module, told: str) -> None:

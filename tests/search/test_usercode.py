@@ -12,7 +12,7 @@ from torch import nn
 from paretrim.errors import DataError, UsageError, UserCodeError
 from paretrim.evaluators import metrics
 from paretrim.evaluators.splits import Splits
-from paretrim.search import usercode
+from paretrim.search import outputs, usercode
 from paretrim.search.job import Job
 
 # What most of a user's modules begin with.
@@ -74,6 +74,7 @@ def fit_error(job: Job) -> str:
     """Return what is wrong with a model and data that are each fine."""
     model, splits = usercode.load_model(job), usercode.load_data(job)
     with pytest.raises(UsageError) as caught:
+        outputs.settle(model, splits.search.train.first(2).inputs, job.output, "the model")
         usercode.check_fit(model, splits, usercode.load_metric(job))
     return str(caught.value)
 
@@ -234,15 +235,16 @@ def test_a_model_that_answers_nan_is_asked_whether_it_is_trained(write: Write) -
     assert "NaN or infinite; is it trained?" in fit_error(write(model + "def data():\n    return splits()\n"))
 
 
-def test_a_model_that_answers_a_tuple_is_told_what_is_supported(write: Write) -> None:
+def test_a_model_that_answers_a_tuple_is_asked_which_part_counts(write: Write) -> None:
     model = "class Two(nn.Linear):\n    def forward(self, x):\n        return super().forward(x), x\n"
     model += "def model():\n    return Two(4, 3)\ndef data():\n    return splits()\n"
-    assert fit_error(write(model)) == "the model's output is a tuple; models with one output tensor are supported"
+    text = fit_error(write(model))
+    assert text.startswith("the model gives outputs 0, 1; say with `output` in the job which of them counts")
 
 
 def test_a_model_that_does_not_run_on_the_data_is_told_the_shape(write: Write) -> None:
     text = fit_error(write(GOOD.replace("nn.Linear(4, 3)", "nn.Linear(5, 3)")))
-    assert text.startswith("the model does not run on inputs of shape (2, 4) (torch.float32): RuntimeError")
+    assert text.startswith("the model does not run on inputs (torch.float32 of shape (2, 4)): RuntimeError")
     assert text.endswith("check that data and model belong together")
 
 
