@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from paretrim.spaces.recurrent import opaque, pruners
+
 
 def dependency_graph(model: nn.Module, example: torch.Tensor) -> Any:
     """Return Torch-Pruning's dependency graph of a model, frozen parameters included."""
@@ -19,10 +21,12 @@ def dependency_graph(model: nn.Module, example: torch.Tensor) -> Any:
     try:
         for parameter in frozen:
             parameter.requires_grad_(True)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), opaque(model):
             warnings.simplefilter("ignore")
             # In a tuple: of a bare tensor it would first try each sample as an argument of its own.
-            return torch_pruning.DependencyGraph().build_dependency(model, example_inputs=(example,), verbose=False)
+            return torch_pruning.DependencyGraph().build_dependency(
+                model, example_inputs=(example,), customized_pruners=pruners(model), verbose=False
+            )
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
