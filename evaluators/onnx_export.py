@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from ast import literal_eval
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import nn
 
 from paretrim.errors import LoweringError
 from paretrim.evaluators.lowering import FIXED_BATCH, innermost, quiet, traced
+from paretrim.evaluators.onnx_marks import marked, unmark
+from paretrim.evaluators.parametrized import WEIGHT_ONLY
 from paretrim.evaluators.signature import Signature
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -24,18 +27,23 @@ class Exported:
     Attributes:
         proto: The model, without the exporter's notes.
         layer_nodes: The nodes that compute each layer, by the layer's module path; several when it is called again.
+        weights: The initializers of the weights that were asked for, by their paths.
+        floats: The nodes of embeddings and recurrent layers, which take and give floats.
     """
 
     proto: Any
     layer_nodes: dict[str, list[str]]
+    weights: dict[str, str] = field(default_factory=dict)
+    floats: frozenset[str] = frozenset()
 
 
-def export(model: nn.Module, inputs: Signature) -> Exported:
+def export(model: nn.Module, inputs: Signature, weights: Collection[str] = ()) -> Exported:
     """Export a model with a free batch dimension; batch normalization is folded into the weights.
 
     Args:
-        model: In evaluation mode, on the CPU, with one output.
+        model: In evaluation mode, on the CPU, with one output; left as it is.
         inputs: What one sample's inputs are.
+        weights: Paths of weights that shall be initializers of their own, as the model has them.
 
     Raises:
         LoweringError: The exporter does not take the model; the message has its reason.
@@ -43,7 +51,7 @@ def export(model: nn.Module, inputs: Signature) -> Exported:
     try:
         with quiet():
             program = torch.onnx.export(
-                model.eval(),
+                marked(model.eval(), weights),
                 **traced(inputs),
                 dynamo=True,
                 input_names=list(inputs.names),
@@ -61,8 +69,11 @@ def export(model: nn.Module, inputs: Signature) -> Exported:
     if not all(_free_batch(value) for value in (*proto.graph.input, *proto.graph.output)):
         raise LoweringError(FIXED_BATCH)
     nodes = _layer_nodes(proto.graph)
+    apart = {name for name, module in model.named_modules() if isinstance(module, WEIGHT_ONLY)}
+    floats = frozenset(node.name for node in proto.graph.node if apart.intersection(_scopes(node)))
+    found = unmark(proto)
     _strip(proto)
-    return Exported(proto, nodes)
+    return Exported(proto, nodes, found, floats)
 
 
 def _free_batch(value: Any) -> bool:
@@ -80,11 +91,15 @@ def _layer_nodes(graph: Any) -> dict[str, list[str]]:
     for node in graph.node:
         if node.op_type not in ("Conv", "Gemm", "MatMul"):
             continue
-        scopes = [s for entry in node.metadata_props if entry.key == _SCOPES for s in _parse(entry.value)]
         named = [node.input[1].removesuffix(".weight")] if node.input[1].endswith(".weight") else []
-        for path in dict.fromkeys([*scopes, *named]):
+        for path in dict.fromkeys([*_scopes(node), *named]):
             found.setdefault(path, []).append(node.name)
     return found
+
+
+def _scopes(node: Any) -> list[str]:
+    """Return the paths of the modules within which a node was made."""
+    return [scope for entry in node.metadata_props if entry.key == _SCOPES for scope in _parse(entry.value)]
 
 
 def _parse(scopes: str) -> list[str]:

@@ -40,11 +40,12 @@ class OnnxFile(ABC):
         from paretrim.evaluators.artifact import pack
         from paretrim.evaluators.onnx_export import export
         from paretrim.evaluators.onnx_quantize import quantize
+        from paretrim.evaluators.parametrized import other_weights
 
-        exported = export(model, request.inputs)
+        exported = export(model, request.inputs, other_weights(model, request.layers))
         with TemporaryDirectory(prefix="paretrim-") as scratch:
-            sign, narrow = self.settings.activations, self.abilities().weight_only
-            return pack(quantize(exported, model, request, sign, narrow, Path(scratch)), folder)
+            sign, held = self.settings.activations, self.abilities().weight_only
+            return pack(quantize(exported, model, request, sign, held, Path(scratch)), folder)
 
     @abstractmethod
     def abilities(self) -> Abilities:

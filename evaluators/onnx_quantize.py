@@ -3,26 +3,27 @@
 Layers of 2 to 8 bits become 8-bit integer nodes (quantize/dequantize pairs; weights signed, activations unsigned or
 signed: which is faster depends on the runtime and the processor). Weights of fewer than 8 bits keep their grid: their
 codes are stored one to a byte, run at the full speed of 8 bits, and shrink to their entropy when the file is packed.
-Layers whose weights alone are narrow compute with floats. Layers of 16 bits are stored as half floats and widened when
-the model is loaded.
+Layers whose weights alone are narrow compute with floats, and so do embeddings and recurrent layers. Layers of 16 bits are
+stored as half floats and widened when the model is loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from paretrim.errors import LoweringError
 from paretrim.evaluators.lowering import quiet
 from paretrim.evaluators.onnx_calibration import METHODS, OPTIONS, Samples, fine_histograms
 from paretrim.evaluators.onnx_export import Exported
-from paretrim.evaluators.onnx_weights import Weights, weights_of
+from paretrim.evaluators.onnx_narrow import drop_unused, halves, narrow, share_codes
+from paretrim.evaluators.onnx_weights import Weights, narrowed, weights_of
 from paretrim.evaluators.onnx_widen import widen
 from paretrim.evaluators.storage import HALF, Storage
 from paretrim.evaluators.target import Activations, Array, LoweringRequest
@@ -38,17 +39,17 @@ def quantize(
     model: torch.nn.Module,
     request: LoweringRequest,
     activations: Activations,
-    narrow: tuple[int, ...],
+    held: tuple[int, ...],
     scratch: Path,
 ) -> bytes:
-    """Return the bytes of the model file with each layer stored as requested.
+    """Return the bytes of the model file with all weights stored as requested.
 
     Args:
-        exported: The model with float weights; changed in place.
+        exported: The model with float weights, those of no layer as initializers of their own; changed in place.
         model: The model that was exported, from which the steps of the weights are known.
-        request: How each layer is stored, and the samples to calibrate on.
+        request: How weights are stored, and the samples to calibrate on.
         activations: Sign of the 8-bit activations, unless the request has one.
-        narrow: Bits of weights that stay narrow in memory while the runtime computes matrix products with floats.
+        held: Bits of weights that stay narrow in memory while the runtime computes matrix products with floats.
         scratch: A folder for the quantizer's files.
 
     Raises:
@@ -57,22 +58,25 @@ def quantize(
     _check(exported, request)
     if request.activation.sign != "target":
         activations = request.activation.sign
-    grids = {name: each for name, each in request.layers.items() if each.bits <= 8}
+    layers = _layers(exported, model, request)
+    grids = {name: each for name, each in layers.items() if each.bits <= 8}
+    _own_weights(exported, grids)
     weights = list(weights_of(exported, grids, _trained(model, grids)))
-    halves = {node for name in request.layers.keys() - grids for node in exported.layer_nodes[name]}
+    half_nodes = {node for name in layers.keys() - grids for node in exported.layer_nodes[name]}
     proto = exported.proto
     integers = [each for each in weights if each.stored.integers]
     if integers:
-        proto = _to_integers(proto, integers, request, activations, scratch)
-    widen(proto, [each for each in weights if not each.stored.integers], narrow)
-    if halves:
-        _to_halves(proto, halves)
+        proto = _to_integers(exported, integers, request, activations, scratch)
+    widen(proto, [each for each in weights if not each.stored.integers], held)
+    _to_halves(proto.graph, half_nodes)
+    _narrow_others(proto.graph, {name: request.layers[path] for path, name in exported.weights.items()})
+    drop_unused(proto.graph)
     serialized: bytes = proto.SerializeToString(deterministic=True)
     return serialized
 
 
 def _check(exported: Exported, request: LoweringRequest) -> None:
-    missing = [name for name in request.layers if name not in exported.layer_nodes]
+    missing = [name for name in request.layers if name not in exported.layer_nodes and name not in exported.weights]
     if missing:
         raise LoweringError(
             f"the exported graph has no node for the layers {', '.join(missing)}; leave them at 'none' bits"
@@ -82,20 +86,57 @@ def _check(exported: Exported, request: LoweringRequest) -> None:
         raise LoweringError(f"layers were given bits that cannot be stored: {odd}; allowed: 2 to 8, and 16")
 
 
+def _layers(exported: Exported, model: torch.nn.Module, request: LoweringRequest) -> dict[str, Storage]:
+    """Return how each layer is stored, but for those that compute with floats on the weights of an embedding.
+
+    These are stored as the embedding's are, once for both.
+    """
+    apart = {id(model.get_parameter(path)) for path in exported.weights}
+    return {
+        name: each
+        for name, each in request.layers.items()
+        if name not in exported.weights
+        and ((each.integers and each.bits != HALF) or id(model.get_parameter(f"{name}.weight")) not in apart)
+    }
+
+
+def _own_weights(exported: Exported, layers: Collection[str]) -> None:
+    """Give layers weights of their own that they have in common with an embedding, the way round that they read them.
+
+    The quantizer would hand its integers to all who read them.
+    """
+    graph = exported.proto.graph
+    nodes = {node.name: node for node in graph.node}
+    held = {item.name: item for item in graph.initializer}
+    turned = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Transpose" and n.input[0] in held}
+    for node in (nodes[each] for name in layers for each in exported.layer_nodes[name]):
+        source = turned.get(node.input[1], node.input[1])
+        if source == node.input[1] and source not in exported.weights.values():
+            continue
+        name = f"{source}_of_{node.name}"
+        floats = numpy_helper.to_array(held[source])
+        own = floats if source == node.input[1] else np.ascontiguousarray(floats.T)
+        graph.initializer.append(numpy_helper.from_array(own, name))
+        node.input[1] = name
+
+
 def _trained(model: torch.nn.Module, layers: Mapping[str, Storage]) -> dict[str, Array]:
     return {name: model.get_parameter(f"{name}.weight").detach().cpu().float().numpy() for name in layers}
 
 
 def _to_integers(
-    proto: Any, weights: Sequence[Weights], request: LoweringRequest, activations: Activations, scratch: Path
+    exported: Exported, weights: Sequence[Weights], request: LoweringRequest, activations: Activations, scratch: Path
 ) -> Any:
     if request.calibration is None:
         raise LoweringError("layers of 8 bits or fewer need calibration samples")
+    proto = exported.proto
     _own_biases(proto.graph)
     source, result = scratch / "float.onnx", scratch / "int8.onnx"
     onnx.save(proto, str(source))
     names, calibrator = {each.node.name for each in weights}, request.activation.calibrator
     floats = [n.name for n in proto.graph.node if n.op_type in ("Conv", "Gemm", "MatMul") and n.name not in names]
+    # The quantizer takes a table that is looked up, and gates that are put together, for activations.
+    floats += sorted(exported.floats - names)
     try:
         with quiet(), fine_histograms(calibrator):
             quantize_static(
@@ -137,16 +178,17 @@ def _overrides(weights: Weights) -> list[dict[str, Any]]:
     return [{**fixed, "axis": weights.axis, "scale": np.array(scale, np.float32)} for scale in weights.scales]
 
 
-def _to_halves(proto: Any, names: set[str]) -> None:
-    graph = proto.graph
+def _to_halves(graph: Any, names: Collection[str]) -> None:
     wanted = {node.input[1] for node in graph.node if node.name in names}
-    casts = []
-    for item in graph.initializer:
-        if item.name in wanted:
-            # Beyond the range of half floats a weight would become infinite.
-            half = np.clip(numpy_helper.to_array(item), -65504, 65504).astype(np.float16)
-            name = item.name
-            item.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
-            casts.append(helper.make_node("Cast", [f"{name}_half"], [name], f"{name}_widen", to=TensorProto.FLOAT))
-    for cast in reversed(casts):
-        graph.node.insert(0, cast)
+    for item in [each for each in graph.initializer if each.name in wanted]:
+        narrow(graph, item.name, halves(numpy_helper.to_array(item)))
+
+
+def _narrow_others(graph: Any, stored: Mapping[str, Storage]) -> None:
+    """Store the weights of embeddings and recurrent layers, by their initializers."""
+    for name, each in stored.items():
+        item = next(item for item in graph.initializer if item.name == name)
+        form = narrowed(numpy_helper.to_array(item), each)
+        narrow(graph, name, form)
+        if form.scales is not None:
+            share_codes(graph, f"{name}_{form.kind}")

@@ -11,26 +11,23 @@ from onnx import numpy_helper
 
 from paretrim.errors import LoweringError
 from paretrim.evaluators.onnx_export import Exported
-from paretrim.evaluators.storage import PEAK, Storage
+from paretrim.evaluators.onnx_narrow import Narrow, halves
+from paretrim.evaluators.storage import HALF, PEAK, Storage
 from paretrim.evaluators.target import Array
 
 _NOTHING = 1e-12
 
 
 @dataclass(frozen=True)
-class Weights:
-    """The weights of one node of the graph.
+class OnGrid:
+    """Weights of the graph that lie on a grid.
 
     Attributes:
-        node: A Conv, Gemm or MatMul.
-        stored: How its layer is stored.
         floats: The weights as the graph has them, batch normalization folded in.
         axis: Their dimension of output channels.
         scales: Distance between neighbouring codes of each output channel, shape ``(C,)``, or ``()`` for one for all.
     """
 
-    node: Any
-    stored: Storage
     floats: Array
     axis: int
     scales: Array
@@ -42,6 +39,30 @@ class Weights:
         rows = np.round(np.moveaxis(self.floats, self.axis, 0) / wide).clip(-PEAK, PEAK)
         codes: Array = np.ascontiguousarray(np.moveaxis(rows, 0, self.axis).astype(np.int8))
         return codes
+
+    @property
+    def narrow(self) -> Narrow:
+        """What is stored in their place."""
+        shape = [-1 if each == self.axis else 1 for each in range(self.floats.ndim)] if self.scales.ndim else []
+        return Narrow("codes", self.codes, self.scales.reshape(shape))
+
+
+@dataclass(frozen=True)
+class Weights(OnGrid):
+    """The weights of one node of the graph.
+
+    Attributes:
+        node: A Conv, Gemm or MatMul.
+        stored: How its layer is stored.
+    """
+
+    node: Any
+    stored: Storage
+
+
+def narrowed(floats: Array, stored: Storage) -> Narrow:
+    """Return what is stored in the place of weights that are as the torch model has them, shape ``(C, ...)``."""
+    return halves(floats) if stored.bits == HALF else OnGrid(floats, 0, _scales(floats, 0, stored, floats)).narrow
 
 
 def weights_of(exported: Exported, layers: Mapping[str, Storage], trained: Mapping[str, Array]) -> Iterator[Weights]:
@@ -65,7 +86,7 @@ def weights_of(exported: Exported, layers: Mapping[str, Storage], trained: Mappi
                 )
             floats = numpy_helper.to_array(held[node.input[1]])
             axis = _channel_axis(node)
-            yield Weights(node, stored, floats, axis, _scales(floats, axis, stored, trained[name]))
+            yield Weights(floats, axis, _scales(floats, axis, stored, trained[name]), node, stored)
 
 
 def _scales(floats: Array, axis: int, stored: Storage, trained: Array) -> Array:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
+from paretrim.evaluators.onnx_narrow import narrow
 from paretrim.evaluators.onnx_weights import Weights, transposed
 from paretrim.evaluators.target import Array
 
@@ -18,7 +19,7 @@ _BLOCK = 32
 _AS_INTEGERS = 4
 
 
-def widen(proto: Any, weights: Sequence[Weights], narrow: tuple[int, ...]) -> None:
+def widen(proto: Any, weights: Sequence[Weights], held: tuple[int, ...]) -> None:
     """Store some layers as integers, in place.
 
     A linear layer becomes a MatMulNBits node (4 bits where its codes fit, else 8) if the runtime has it, and keeps its
@@ -27,24 +28,21 @@ def widen(proto: Any, weights: Sequence[Weights], narrow: tuple[int, ...]) -> No
     Args:
         proto: The model.
         weights: Of the layers.
-        narrow: Bits that the runtime's MatMulNBits takes; empty for a runtime without it.
+        held: Bits that the runtime's MatMulNBits takes; empty for a runtime without it.
     """
     nodes = {node.name: node for node in proto.graph.node}
     done: set[str] = set()
     for each in weights:
         node = nodes[each.node.name]
-        bits = _bits(each, node, narrow)
+        bits = _bits(each, node, held)
         if bits:
             _to_blocks(proto, node, each, bits)
         elif node.input[1] not in done:
             done.add(node.input[1])
-            _to_codes(proto.graph, node.input[1], each)
-    used = {name for node in proto.graph.node for name in node.input}
-    for item in [each for each in proto.graph.initializer if each.name not in used]:
-        proto.graph.initializer.remove(item)
+            narrow(proto.graph, node.input[1], each.narrow)
 
 
-def _bits(weights: Weights, node: Any, narrow: tuple[int, ...]) -> int:
+def _bits(weights: Weights, node: Any, held: tuple[int, ...]) -> int:
     """Return the bits of the narrowest MatMulNBits node that can take a layer, or 0."""
     plain = node.op_type == "MatMul" or (
         node.op_type == "Gemm"
@@ -56,7 +54,7 @@ def _bits(weights: Weights, node: Any, narrow: tuple[int, ...]) -> int:
     if not plain or inputs < _BLOCK:
         return 0
     peak = int(np.abs(weights.codes.astype(np.int16)).max())
-    return next((bits for bits in sorted(narrow) if peak <= 2 ** (bits - 1) - 1), 0)
+    return next((bits for bits in sorted(held) if peak <= 2 ** (bits - 1) - 1), 0)
 
 
 def _to_blocks(proto: Any, node: Any, weights: Weights, bits: int) -> None:
@@ -99,21 +97,3 @@ def _packed(codes: Array, blocks: int, bits: int) -> Array:
     padded[:, : codes.shape[1]] = codes
     raised = (padded + 2 ** (bits - 1)).astype(np.uint8).reshape(len(codes), blocks, _BLOCK)
     return raised if bits == 8 else np.ascontiguousarray(raised[..., 0::2] | (raised[..., 1::2] << 4))
-
-
-def _to_codes(graph: Any, name: str, weights: Weights) -> None:
-    """Put codes in an initializer's place, and ahead of its readers what multiplies them by their scales.
-
-    A runtime computes that once, when it loads the model; a DequantizeLinear node it would keep for its integer kernels.
-    """
-    item = next(each for each in graph.initializer if each.name == name)
-    shape = [1] * weights.floats.ndim
-    if weights.scales.ndim:
-        shape[weights.axis] = -1
-    scales = weights.scales.reshape(shape)
-    item.CopyFrom(numpy_helper.from_array(weights.codes, f"{name}_codes"))
-    graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scales"))
-    cast = helper.make_node("Cast", [f"{name}_codes"], [f"{name}_float"], f"{name}_cast", to=TensorProto.FLOAT)
-    scaled = helper.make_node("Mul", [f"{name}_float", f"{name}_scales"], [name], f"{name}_widen")
-    graph.node.insert(0, scaled)
-    graph.node.insert(0, cast)

@@ -51,7 +51,8 @@ class OpenVinoCpu(MainMemory, OnnxFile):
         Raises:
             ArtifactError: The runtime does not load it.
         """
-        return Weights(stored_tensors(path), self.held(path))
+        held = self.held(path)  # first, since it says what is wrong with a file that does not load
+        return Weights(stored_tensors(path), held)
 
     def held(self, path: Path) -> int:
         """Return the bytes of the constants in the graph that OpenVINO makes of a file."""

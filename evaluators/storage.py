@@ -1,4 +1,4 @@
-"""How the weights of a layer are stored in an artifact, and what the layer computes with."""
+"""How weights are stored in an artifact, and what is computed with them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Calibrator = Literal["minmax", "percentile", "entropy"]
 
 @dataclass(frozen=True)
 class Storage:
-    """The storage of one layer's weights.
+    """The storage of the weights of a layer, or of a single weight of a module that has several.
 
     Attributes:
         bits: Per weight. From 2 to 8, weights are codes on a grid that is symmetric around zero; 16 stores half floats.
         integers: Whether the layer computes with integers, which takes 8-bit activations too; otherwise its weights are
-            widened, and it computes with floats (weight-only quantization).
-        per_channel: Whether each output channel has a grid of its own.
+            widened, and it computes with floats (weight-only quantization). Embeddings and recurrent layers do so always.
+        per_channel: Whether each output channel, or row of a table, has a grid of its own.
         steps: Distance between neighbouring codes of each output channel (one number where `per_channel` is false) in
             the torch model, as trained; None where the largest weight lies on the outermost code.
     """

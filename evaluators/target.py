@@ -65,7 +65,8 @@ class LoweringRequest:
 
     Attributes:
         inputs: What one sample's inputs are.
-        layers: How each layer's weights are stored; a layer that is not named keeps 32-bit floats.
+        layers: How weights are stored: those of a layer by its module path, those of an embedding or a recurrent layer
+            each by its own, as ``lstm.weight_ih_l0``. What is not named keeps 32-bit floats.
         calibration: Samples from which activation ranges are taken.
         activation: How what flows between integer layers is put into 8 bits.
     """

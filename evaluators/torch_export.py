@@ -1,7 +1,8 @@
 """From a torch model to the bytes of an exported program, ``.pt2``.
 
-Layers of 2 to 8 bits store codes with a scale for each output channel, those of 16 half floats, and the program widens
-them itself: whoever loads the file with ``torch.export.load`` gets the right answers. Activations stay 32-bit floats.
+Weights of 2 to 8 bits are stored as codes with a scale for each output channel, those of 16 as half floats, and the program
+widens them itself: whoever loads the file with ``torch.export.load`` gets the right answers. An embedding looks its rows up
+before they are widened. Activations stay 32-bit floats.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Mapping
+from types import MethodType
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from paretrim.errors import LoweringError
 from paretrim.evaluators.lowering import FIXED_BATCH, innermost, quiet, traced
+from paretrim.evaluators.parametrized import chain_of, owner, put_on, weight_path
 from paretrim.evaluators.storage import HALF, PEAK, Storage
 from paretrim.evaluators.target import LoweringRequest
 
@@ -55,16 +59,41 @@ def export(model: nn.Module, request: LoweringRequest) -> bytes:
 
 def _with_stored_weights(model: nn.Module, layers_stored: Mapping[str, Storage]) -> nn.Module:
     stored = copy.deepcopy(model).eval().requires_grad_(False)
-    layers = dict(stored.named_modules())
-    missing = [
-        name for name in layers_stored if not isinstance(getattr(layers.get(name), "weight", None), nn.Parameter)
-    ]
+    modules, weights = (
+        dict(stored.named_modules()),
+        {name for name, _ in stored.named_parameters(remove_duplicate=False)},
+    )
+    paths = {name: weight_path(name, modules) for name in layers_stored}
+    missing = [name for name, path in paths.items() if path not in weights]
     if missing:
         raise LoweringError(f"the model has no weights for the layers {', '.join(missing)}; leave them at 'none' bits")
+    known: dict[int, parametrize.ParametrizationList] = {}
     for name, each in layers_stored.items():
+        module, weight = owner(stored, paths[name])
+        held, looks_up = id(getattr(module, weight)), type(module).forward is nn.Embedding.forward
         form = HalfFloats() if each.bits == HALF else Codes(each)
-        parametrize.register_parametrization(layers[name], "weight", form, unsafe=True)  # the stored type differs
+        put_on(module, weight, form, unsafe=True)  # the stored type differs
+        chain = chain_of(module, weight)
+        _share(chain, known.setdefault(held, chain))
+        if looks_up:
+            object.__setattr__(module, "forward", MethodType(_looked_up, module))
     return stored
+
+
+def _share(chain: parametrize.ParametrizationList, first: parametrize.ParametrizationList) -> None:
+    """Let modules that have weights in common have them in common as stored, where they are stored alike."""
+    mine, theirs = (list(each.parameters(recurse=False)) for each in (chain, first))
+    if len(mine) == len(theirs) and all(map(torch.equal, mine, theirs)):
+        for position, each in enumerate(theirs):
+            setattr(chain, f"original{position}", each)
+
+
+def _looked_up(module: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    """Return rows of an embedding's table, shape ``(..., D)``: looked up as they are stored, and widened after that."""
+    chain = chain_of(module, "weight")
+    stored = chain.parameters(recurse=False)
+    widened: torch.Tensor = chain[0](*(each if len(each) == 1 else functional.embedding(rows, each) for each in stored))
+    return widened
 
 
 class HalfFloats(nn.Module):

@@ -85,7 +85,9 @@ class TorchCompile:
             ArtifactError: PyTorch does not load it.
         """
         program = self._load(path)
-        tensors = tuple(_stored(name, tensor) for name, tensor in program.state_dict.items())
+        # Weights that two modules have in common are in the file once.
+        stored = {tensor.data_ptr(): (name, tensor) for name, tensor in reversed(program.state_dict.items())}
+        tensors = tuple(_stored(*each) for each in reversed(stored.values()))
         module = program.module()
         widen(module)
         held = sum(tensor.nbytes for tensor in module.state_dict().values())

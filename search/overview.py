@@ -52,7 +52,8 @@ class Overview:
 def overview(space: Space) -> Overview:
     """Lay out a space."""
     anatomy = space.anatomy
-    places = {name for name, _ in (*anatomy.cut_groups(), *anatomy.head_groups(), *anatomy.layer_groups())}
+    named = (*anatomy.cut_groups(), *anatomy.head_groups(), *anatomy.layer_groups(), *anatomy.weight_only_groups())
+    places = {name for name, _ in named}
     gathered: dict[tuple[str, str, str], list[str]] = {}
     for dimension in space.searched:
         family, place = _family(dimension.name, places)

@@ -20,12 +20,12 @@ from paretrim.errors import ParetrimError
 from paretrim.evaluators.abilities import GRIDS
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.latency import time_quietly
+from paretrim.evaluators.parametrized import weight_path
 from paretrim.evaluators.splits import Batch
 from paretrim.evaluators.storage import Storage
 from paretrim.search.context import TrialContext
 from paretrim.search.station import lay_out
 from paretrim.search.workshop import Workshop
-from paretrim.spaces.anatomy import LAYER_TYPES
 from paretrim.spaces.dimension import Choice, Dimension, Range, Value, existing
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.technique import TRAINING
@@ -161,13 +161,10 @@ class _Taker:
 
 def _weight_bytes(model: nn.Module, stored: Mapping[str, Storage]) -> float:
     """Return the bytes of all parameters, those of zeros as few as any packer could make them."""
-    layers = {name for name, module in model.named_modules() if isinstance(module, LAYER_TYPES)}
-    total = 0.0
-    for name, parameter in model.named_parameters():
-        layer, _, what = name.rpartition(".")
-        narrow = what == "weight" and layer in layers and layer in stored
-        total += _bits_of(parameter, stored[layer].bits if narrow else 32) / 8
-    return total
+    modules = {name for name, _ in model.named_modules()}
+    widths = {weight_path(name, modules): each.bits for name, each in stored.items()}
+    # Weights that two modules have in common come once.
+    return sum(_bits_of(parameter, widths.get(name, 32)) / 8 for name, parameter in model.named_parameters())
 
 
 def _bits_of(parameter: torch.Tensor, width: int) -> float:

@@ -11,14 +11,16 @@ from torch import nn
 from paretrim.errors import UserCodeError
 from paretrim.evaluators.abilities import Abilities
 from paretrim.evaluators.inputs import Inputs, zeros
+from paretrim.evaluators.parametrized import WEIGHT_ONLY
 from paretrim.evaluators.signature import Signature
 from paretrim.spaces.attention import Heads
 from paretrim.spaces.blocks import Block, find_blocks
-from paretrim.spaces.coupling import LAYER_TYPES, Group, find_cuttable, first_line
+from paretrim.spaces.coupling import LAYER_TYPES, Cuttable, Group, find_cuttable, first_line
 from paretrim.spaces.stiffness import rigid
 from paretrim.spaces.traits import Trait, traits_of
+from paretrim.spaces.weight_only import WeightOnly, find_weight_only
 
-__all__ = ["LAYER_TYPES", "Anatomy", "Granularity", "Group", "Layer", "dissect", "parts_of"]
+__all__ = ["LAYER_TYPES", "Anatomy", "Granularity", "Group", "Layer", "WeightOnly", "dissect", "parts_of"]
 
 Granularity = Literal["per-layer", "per-block", "global"]
 
@@ -60,6 +62,8 @@ class Anatomy:
         whole_attentions: (attention, reason) of those that keep all their heads.
         blocks: Parts that can be removed whole.
         fixed_blocks: (block, reason) of those that cannot be removed.
+        weight_only: Embeddings and recurrent layers, in order of execution: their weights can be stored narrow, and
+            nothing else is done to them.
         sample: Some real samples, to trace with: of zeros, such as a mask, a model may make nothing. None for zeros.
     """
 
@@ -74,6 +78,7 @@ class Anatomy:
     whole_attentions: tuple[tuple[str, str], ...] = ()
     blocks: tuple[Block, ...] = ()
     fixed_blocks: tuple[tuple[str, str], ...] = ()
+    weight_only: tuple[WeightOnly, ...] = ()
     sample: Inputs | None = field(default=None, compare=False, repr=False)
 
     def example(self, batch: int = 2) -> Inputs:
@@ -112,6 +117,19 @@ class Anatomy:
             shared[name] = (*shared.get(name, ()), *layers)
         return tuple(shared.items())
 
+    def weight_only_groups(self) -> tuple[tuple[str, tuple[WeightOnly, ...]], ...]:
+        """Return (name, modules) of the embeddings and recurrent layers that share their bits.
+
+        A name may be that of a group of layers too: all of these then share one knob. A module that has weights in common
+        with a layer has that layer's knob.
+        """
+        knobs = {layer.name: name for name, layers in self.layer_groups() for layer in layers}
+        shared: dict[str, tuple[WeightOnly, ...]] = {}
+        for each in self.weight_only:
+            name = knobs[each.name] = knobs.get(each.tied) or self.knob(each.name)
+            shared[name] = (*shared.get(name, ()), each)
+        return tuple(shared.items())
+
     def _coupled_layers(self) -> list[tuple[str, tuple[Layer, ...]]]:
         by_name = {layer.name: layer for layer in self.layers}
         ends = [layer for layer in self.layers if layer.first or layer.last]
@@ -129,9 +147,10 @@ class Anatomy:
     def _block(self, layer: str) -> str:
         """Return the innermost numbered part of a layer's path that holds other layers too, else the layer itself."""
         parts = layer.split(".")
+        held = [*(each.name for each in self.layers), *(each.name for each in self.weight_only)]
         for end in range(len(parts) - 1, 0, -1):
             prefix = ".".join(parts[:end])
-            if parts[end - 1][-1:].isdigit() and sum(each.name.startswith(f"{prefix}.") for each in self.layers) > 1:
+            if parts[end - 1][-1:].isdigit() and sum(path.startswith(f"{prefix}.") for path in held) > 1:
                 return prefix
         return layer
 
@@ -153,21 +172,24 @@ def dissect(
         granularity: Which groups share their knobs.
 
     Raises:
-        UserCodeError: The model has no layer that could be compressed, or does not run on the example.
+        UserCodeError: The model has nothing that could be compressed, or does not run on the example.
     """
     example = Inputs.of(example)
-    names = _execution_order(model, example)
-    if not names:
-        raise UserCodeError(
-            "the model has no convolution or linear layer, so there is nothing to compress; give a model that has some"
-        )
     modules = dict(model.named_modules())
+    ran = _execution_order(model, example)
+    names = [name for name in ran if isinstance(modules[name], LAYER_TYPES)]
+    others = find_weight_only(model, [name for name in ran if isinstance(modules[name], WEIGHT_ONLY)], names)
+    if not names and not others:
+        raise UserCodeError(
+            "the model has no convolution, linear layer, recurrent layer or embedding, so there is nothing to compress; "
+            "give a model that has some"
+        )
     stiff = rigid(model, example, names)
     layers = tuple(
         Layer(name, weight.numel(), i == 0, i == len(names) - 1, tuple(weight.shape), stiff.get(name, ""))
         for i, (name, weight) in enumerate((name, modules[name].weight) for name in names)
     )
-    found = find_cuttable(model, example, names)
+    found = find_cuttable(model, example, names) if names else Cuttable((), ())
     blocks, fixed = _blocks(model, example, names)
     return Anatomy(
         layers,
@@ -181,6 +203,7 @@ def dissect(
         found.whole_attentions,
         blocks,
         tuple(fixed.items()),
+        others,
         example,
     )
 
@@ -197,7 +220,8 @@ def parts_of(model: nn.Module, layer: str) -> tuple[str, ...]:
 
 def _execution_order(model: nn.Module, example: Inputs) -> list[str]:
     order: list[str] = []
-    names = {module: name for name, module in model.named_modules() if isinstance(module, LAYER_TYPES)}
+    kinds = (*LAYER_TYPES, *WEIGHT_ONLY)
+    names = {module: name for name, module in model.named_modules() if isinstance(module, kinds)}
 
     def note(module: nn.Module, *_: object) -> None:
         if names[module] not in order:

@@ -12,6 +12,7 @@ from torch import nn
 
 from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces.attention import Heads, close, find_heads, probe
+from paretrim.spaces.recurrent import KEPT, HiddenUnitsError
 from paretrim.spaces.rewriting import rewrite
 from paretrim.spaces.surgery import coupled, dependency_graph, read, ties
 
@@ -115,6 +116,8 @@ def _obstacle(model: nn.Module, example: Inputs, group: Group, before: torch.Ten
     for channels in (range(half), range(half, group.channels)):
         try:
             reason = _tried(copy.deepcopy(model).requires_grad_(True), example, group, channels, before)
+        except HiddenUnitsError:
+            return KEPT
         except Exception as error:  # noqa: BLE001 - whatever a structure does to the cut, the group is left whole
             return f"the model does not run without some of its channels ({type(error).__name__}: {first_line(error)})"
         if reason:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from paretrim.spaces.attention import Heads, rows_of_heads
+from paretrim.spaces.recurrent import readers
 from paretrim.spaces.schooling import Schooling
 from paretrim.spaces.surgery import produced, read
 
@@ -103,8 +104,12 @@ def take_gradients(model: nn.Module, schooling: Schooling, seed: int) -> None:
 
 
 def rows_of(graph: Any, item: Any) -> torch.Tensor | None:
-    """Return the weights of one item of a group, a row for each of its channels, or None where it is no layer."""
+    """Return the weights of one item of a group, a row for each of its channels, or None where it has none."""
     layer = item.dep.target.module
+    if isinstance(layer, nn.Embedding):
+        return layer.weight[:, item.idxs].T
+    if isinstance(layer, nn.RNNBase):
+        return torch.cat([getattr(layer, name)[:, item.idxs] for name in readers(layer)]).T
     if not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return None
     if graph.is_out_channel_pruning_fn(item.dep.handler):

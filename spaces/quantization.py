@@ -5,28 +5,25 @@ Here weights are put on grids. Turning a grid into integers, and activations int
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar, cast
 
-import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from paretrim.evaluators.abilities import GRIDS
 from paretrim.evaluators.storage import HALF, Activation, Calibrator, Sign, Storage
 from paretrim.spaces.anatomy import Anatomy, parts_of
 from paretrim.spaces.dimension import Choice, Condition, Dimension, Value
 from paretrim.spaces.flow import layers_run
+from paretrim.spaces.gridding import put_on_grids, record_of, settle
 from paretrim.spaces.quantization_options import PLAIN, QuantizationOptions
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.rewriting import stand_in
 from paretrim.spaces.schooling import Schooling
 from paretrim.spaces.technique import Technique, TechniqueOptions
-from paretrim.spaces.weight_grids import Family, Record, WeightGrid, make
+from paretrim.spaces.weight_grids import Family
 
 __all__ = ["QuantizationOptions", "WeightQuantization"]
-
-_RECORD = "paretrim_grid"
 
 
 class WeightQuantization(Technique):
@@ -40,29 +37,32 @@ class WeightQuantization(Technique):
     options: QuantizationOptions
 
     def dimensions(self, anatomy: Anatomy) -> tuple[Dimension, ...]:
-        """Return one width for each group of layers that share it, and what the layers of 8 bits or fewer share.
+        """Return one width for each group that shares it, and what all of 8 bits or fewer share.
 
-        A setting that has its plain value alone is no dimension.
+        A setting that has its plain value alone is no dimension. Those of activations are of layers only: embeddings and
+        recurrent layers take and give floats.
         """
-        widths = tuple(
+        layers = tuple(
             Choice(f"quantization.bits.{name}", self._widths(any(x.first or x.last for x in layers)), "none")
             for name, layers in anatomy.layer_groups()
         )
+        widths = (*layers, *self._other_widths(anatomy, {each.name for each in layers}))
         if not any(width in GRIDS for each in widths for width in each.values):
             return widths
-        narrow = tuple(Condition(each.name, GRIDS) for each in widths)
         knobs = [*widths]
         for setting, values in self._settings(anatomy).items():
-            when = narrow
+            concerned = layers if setting in ("activations", "calibration") else widths
+            when = tuple(Condition(each.name, GRIDS) for each in concerned)
             if setting == "calibration" and any(each.name == "quantization.activations" for each in knobs):
                 when = (Condition("quantization.activations", ("target", "unsigned", "signed")),)
-            if values != (PLAIN[setting],):
+            if values != (PLAIN[setting],) and concerned:
                 knobs.append(Choice(f"quantization.{setting}", values, PLAIN[setting], when))
         return tuple(knobs)
 
     def anchors(self, anatomy: Anatomy) -> Mapping[str, Mapping[str, Value]]:
         """Return plain float16 and plain int8."""
-        names = [f"quantization.bits.{name}" for name, _ in anatomy.layer_groups()]
+        groups = (*anatomy.layer_groups(), *anatomy.weight_only_groups())
+        names = [f"quantization.bits.{name}" for name, _ in groups]
         return {"float16": dict.fromkeys(names, HALF), "int8": dict.fromkeys(names, 8)}
 
     def reshape(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
@@ -72,7 +72,7 @@ class WeightQuantization(Technique):
             stand_in(model, anatomy.example())
 
     def attach(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
-        """Let each layer compute with weights on its grid, while gradients reach the weights themselves."""
+        """Let weights be computed with on their grids, while gradients reach the weights themselves."""
         if _value(recipe, "training") == "aware":
             _put_on_grids(model, recipe, anatomy)
 
@@ -80,17 +80,17 @@ class WeightQuantization(Technique):
         """Replace the weights by those on the grid."""
         if _value(recipe, "training") == "post":
             _put_on_grids(model, recipe, anatomy)
-        for module in list(model.modules()):
-            if parametrize.is_parametrized(module, "weight"):
-                _settle(module)
+        settle(model)
 
     def storage(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> Mapping[str, Storage]:
-        """Return how each layer is stored that is not left at 32 bits, with the steps that `bake` has left there."""
+        """Return how what is not left at 32 bits is stored, with the steps that `bake` has left there.
+
+        Embeddings and recurrent layers go by the paths of their weights; they take and give floats in any case.
+        """
         integers = _value(recipe, "activations") != "none"
-        return {
-            name: Storage(bits) if bits == HALF else _stored(model.get_submodule(name), bits, integers)
-            for name, bits in _bits(recipe, anatomy, model).items()
-        }
+        layers, others = _bits(recipe, anatomy, model), _other_bits(recipe, anatomy, model)
+        stored = {name: _stored(model, f"{name}.weight", bits, integers) for name, bits in layers.items()}
+        return stored | {path: _stored(model, path, bits, False) for path, bits in others.items()}
 
     def activation(self, recipe: Recipe) -> Activation | None:
         """Return the sign and the calibration, or None where both are the target's own way."""
@@ -98,6 +98,11 @@ class WeightQuantization(Technique):
         if sign in ("target", "none") and calibrator == "minmax":
             return None
         return Activation("target" if sign == "none" else cast("Sign", sign), cast("Calibrator", calibrator))
+
+    def _other_widths(self, anatomy: Anatomy, known: Collection[str]) -> tuple[Choice, ...]:
+        """Return one width for each group of embeddings and recurrent layers that has not that of some layers."""
+        names = [f"quantization.bits.{name}" for name, _ in anatomy.weight_only_groups()]
+        return tuple(Choice(name, self.options.weight_bits, "none") for name in names if name not in known)
 
     def _widths(self, at_end: bool) -> tuple[Value, ...]:
         widths = self.options.weight_bits
@@ -135,34 +140,35 @@ def _bits(recipe: Recipe, anatomy: Anatomy, model: nn.Module) -> dict[str, int]:
     return {name: bits for name, bits in known.items() if bits}
 
 
+def _other_bits(recipe: Recipe, anatomy: Anatomy, model: nn.Module) -> dict[str, int]:
+    """Return the bits of each weight of embeddings and recurrent layers, by its path."""
+    there = {name for name, _ in model.named_modules()}
+    known: dict[str, int] = {}
+    for name, modules in anatomy.weight_only_groups():
+        width = recipe.values.get(f"quantization.bits.{name}", "none")
+        if isinstance(width, int):
+            known |= {path: width for each in modules if each.name in there for path in each.weights}
+    return known
+
+
 def _put_on_grids(model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> None:
-    layers = {name: bits for name, bits in _bits(recipe, anatomy, model).items() if bits in GRIDS}
-    if not layers:
+    layers = {f"{name}.weight": bits for name, bits in _bits(recipe, anatomy, model).items()}
+    others = _other_bits(recipe, anatomy, model)
+    widths = {path: bits for path, bits in {**layers, **others}.items() if bits in GRIDS}
+    if not widths:
         return
-    family, per_tensor = cast("Family", _value(recipe, "family")), _value(recipe, "granularity") == "tensor"
+    per_tensor = _value(recipe, "granularity") == "tensor"
     # Folding batch normalization gives each channel a factor of its own, after which no step is common to them.
     normed = layers_run(model, anatomy.example()) if per_tensor else {}
-    for position, (name, bits) in enumerate(layers.items()):
-        module = model.get_submodule(name)
-        weight = cast("torch.Tensor", module.weight)
-        # Far apart, since each draw takes the next seed.
-        seed = (recipe.seed * 1009 + position) * 1_000_003
-        grid = make(family, bits, weight, per_tensor and not normed.get(name, True), seed)
-        grid.train(module.training)
-        parametrize.register_parametrization(module, "weight", grid)
-        object.__setattr__(module, _RECORD, grid.record)
+    common = {f"{name}.weight" for name, meets_norm in normed.items() if not meets_norm}
+    common |= others.keys() if per_tensor else set()
+    put_on_grids(model, widths, common, cast("Family", _value(recipe, "family")), recipe.seed)
 
 
-def _settle(module: nn.Module) -> None:
-    """Replace the weights of a layer by those on its grid."""
-    chain = cast("nn.ModuleDict", module.parametrizations)["weight"]
-    if any(isinstance(each, WeightGrid) for each in cast("nn.ModuleList", chain)):
-        chain.eval()  # what is random or moves in training is over
-        parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-
-
-def _stored(module: nn.Module, bits: int, integers: bool) -> Storage:
-    record = getattr(module, _RECORD, None)
-    if not isinstance(record, Record) or record.steps is None:
+def _stored(model: nn.Module, path: str, bits: int, integers: bool) -> Storage:
+    if bits == HALF:
+        return Storage(bits)
+    record = record_of(model, path)
+    if record is None or record.steps is None:
         return Storage(bits, integers)
     return Storage(bits, integers, not record.shared, tuple(record.steps.tolist()))

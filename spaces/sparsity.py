@@ -107,9 +107,11 @@ class Sparsity(Technique):
         return (*amounts, Choice("sparsity.pattern", self.options.patterns, UNSTRUCTURED, when)) if amounts else ()
 
     def left_out(self, anatomy: Anatomy) -> Mapping[str, str]:
-        """Return the layers with fewer inputs than the smallest block of the patterns."""
+        """Return the layers with fewer inputs than the smallest block of the patterns, and those tied to an embedding."""
         reason = f"has too few input channels for a block of {', '.join(self.options.patterns)}"
-        return {layer.name: reason for layer in anatomy.layers if not self._fits(layer)}
+        narrow = {layer.name: reason for layer in anatomy.layers if not self._fits(layer)}
+        tied = {each.tied: f"its weights are also those of {each.name}" for each in anatomy.weight_only}
+        return narrow | {layer.name: tied[layer.name] for layer in anatomy.layers if layer.name in tied}
 
     def attach(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
         """Put a mask on each layer that shall get zeros."""
@@ -148,7 +150,10 @@ class Sparsity(Technique):
         return [largest(each, max(1, each.numel() - round(each.numel() * amount * ramp))) for each in magnitudes]
 
     def _knobs(self, anatomy: Anatomy) -> dict[str, tuple[Layer, ...]]:
-        return dict(anatomy.layer_groups()) if self.options.scope == "group" else {"all": anatomy.layers}
+        """Return the layers that share an amount, by its name. Zeros of a layer would be an embedding's that has its weights."""
+        tied = {each.tied for each in anatomy.weight_only}
+        groups = anatomy.layer_groups() if self.options.scope == "group" else (("all", anatomy.layers),)
+        return {name: tuple(layer for layer in layers if layer.name not in tied) for name, layers in groups}
 
     def _parts(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> dict[str, list[nn.Module]]:
         """Return the layers that shall get zeros, by knob."""

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from paretrim.evaluators.inputs import Inputs
+from paretrim.spaces.recurrent import opaque, pruners
 
 
 def dependency_graph(model: nn.Module, example: Inputs) -> Any:
@@ -20,11 +21,13 @@ def dependency_graph(model: nn.Module, example: Inputs) -> Any:
     try:
         for parameter in frozen:
             parameter.requires_grad_(True)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), opaque(model):
             warnings.simplefilter("ignore")
             # In a tuple or a mapping: of a bare tensor it would first try each sample as an argument of its own.
             given = example.arguments()
-            return torch_pruning.DependencyGraph().build_dependency(model, example_inputs=given, verbose=False)
+            return torch_pruning.DependencyGraph().build_dependency(
+                model, example_inputs=given, customized_pruners=pruners(model), verbose=False
+            )
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)

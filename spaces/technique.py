@@ -122,7 +122,10 @@ class Technique:
         """Make final, in place, what `attach` added, after the model was trained."""
 
     def storage(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> Mapping[str, Storage]:
-        """Return how each layer of the baked model shall be stored that does not keep 32-bit floats, by module path."""
+        """Return how what does not keep 32-bit floats shall be stored in the baked model.
+
+        Layers go by their module path, weights of embeddings and recurrent layers by their own: ``lstm.weight_ih_l0``.
+        """
         return {}
 
     def activation(self, recipe: Recipe) -> Activation | None:

@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn import functional
 
 from paretrim.evaluators.inputs import Inputs
+from paretrim.evaluators.parametrized import weight_path
 from paretrim.spaces.anatomy import LAYER_TYPES, Anatomy, dissect
 from paretrim.spaces.dimension import Choice, Dimension, Range, Value, existing
 from paretrim.spaces.recipe import Recipe
@@ -244,11 +245,13 @@ def _check_step(model: nn.Module, schooling: Schooling) -> None:
 
 
 def _check_storage(model: nn.Module, technique: Technique, recipe: Recipe, anatomy: Anatomy) -> None:
-    layers = {name for name, module in model.named_modules() if isinstance(module, LAYER_TYPES)}
+    modules = dict(model.named_modules())
+    weights = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for name, stored in technique.storage(model, recipe, anatomy).items():
-        _require(name in layers, f"storage names '{name}', which is no layer of the model")
+        known = isinstance(modules.get(name), LAYER_TYPES) or name in weights
+        _require(known, f"storage names '{name}', which is no layer and no weight of the model")
         _require(1 < stored.bits < 32, f"storage gives {stored.bits} bits for '{name}'")
-        kept = isinstance(model.get_submodule(name).weight, nn.Parameter)
+        kept = weight_path(name, modules) in weights
         _require(kept, f"after baking, the weight of '{name}' is no parameter, so it could not be stored")
 
 

@@ -111,6 +111,42 @@ def test_what_all_lessons_share_is_not_sent() -> None:
     assert [len(batch.index) for batch in unpacked(sent, other).schooling.batches(4, 0)] == [4, 3]
 
 
+def test_a_recurrent_layer_and_a_table_are_sent_with_their_grids() -> None:
+    case = Case("noise")
+    model, twin = texts(), texts()
+    anatomy = dissect(model, torch.zeros((2, 6), dtype=torch.int64))
+    widths: dict[str, Value] = {f"quantization.bits.{name}": 4 for name, _ in anatomy.weight_only_groups()}
+    recipe = Recipe.of({**case.recipe.values, **widths}, 3)
+    split = Split((torch.arange(144).view(24, 6) % 40, torch.arange(24) % 3), "train")
+    schooling = Schooling(lambda size, seed: split.batches(size, seed=seed), 24, None, cross_entropy, nullcontext)
+    case.techniques[1].attach(model, recipe, anatomy, schooling)
+    case.techniques[1].attach(twin, recipe, anatomy, schooling)
+    here = Lesson(model, recipe, anatomy, schooling)
+    there = unpacked(packed(here, case.material), case.material)
+    assert losses_of(there) == losses_of(here)
+    assert losses_of(Lesson(texts(), recipe, anatomy, schooling)) != losses_of(there)
+    # What a worker has trained comes back as a snapshot.
+    Snapshot.of(there.model).give(twin)
+    tokens = split.first(4).inputs
+    assert torch.equal(twin.eval()(tokens), there.model.eval()(tokens))
+
+
+class Texts(nn.Module):
+    """Tokens that an LSTM reads: ids ``(N, 6)`` to logits ``(N, 3)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.memory, self.head = nn.Embedding(40, 8), nn.LSTM(8, 16, batch_first=True), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.memory(self.table(x))[0][:, -1])  # type: ignore[no-any-return]
+
+
+def texts() -> nn.Module:
+    torch.manual_seed(0)
+    return Texts().eval()
+
+
 def test_hooks_on_weights_are_sent() -> None:
     case = Case("uniform")
     pair = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))

@@ -1,0 +1,73 @@
+"""Putting the weights of a model on grids for training, and making that final."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from paretrim.evaluators.parametrized import behind, chain_of, owner, put_on, take_off
+from paretrim.spaces.weight_grids import Family, Record, WeightGrid, make
+
+_RECORDS = "paretrim_grids"
+
+
+def put_on_grids(
+    model: nn.Module, widths: Mapping[str, int], common: Collection[str], family: Family, seed: int
+) -> None:
+    """Let a model compute with some weights on their grids, while gradients reach the weights themselves.
+
+    Weights that several modules have in common, at the same bits, are on one grid.
+
+    Args:
+        model: Changed in place.
+        widths: Bits of each weight, 2 to 8, by its path.
+        common: The paths of those that have one step for all channels.
+        family: Of the grids.
+        seed: Of what is random.
+    """
+    made: dict[tuple[int, int], WeightGrid] = {}
+    for position, (path, bits) in enumerate(widths.items()):
+        module, name = owner(model, path)
+        held = (id(behind(module, name)), bits)
+        if held not in made:
+            weight = cast("torch.Tensor", getattr(module, name))
+            # Far apart, since each draw takes the next seed.
+            made[held] = make(family, bits, weight, path in common, (seed * 1009 + position) * 1_000_003)
+        grid = made[held]
+        grid.train(module.training)
+        put_on(module, name, grid)
+        object.__setattr__(module, _RECORDS, _records(module) | {name: grid.record})
+
+
+def settle(model: nn.Module) -> None:
+    """Replace weights by those on their grids."""
+    done: set[int] = set()
+    for module in list(model.modules()):
+        for name in _on_grids(module):
+            chain = chain_of(module, name)
+            chain.eval()  # what is random or moves in training is over
+            held = id(behind(module, name))
+            # What another module has in common with this one was settled there.
+            take_off(module, name, keep=held not in done or len(chain) > 1)
+            done.add(held)
+
+
+def record_of(model: nn.Module, path: str) -> Record | None:
+    """Return what the grid of a weight has done last, or None where there was no grid."""
+    module, name = owner(model, path)
+    return _records(module).get(name)
+
+
+def _on_grids(module: nn.Module) -> list[str]:
+    if not parametrize.is_parametrized(module):
+        return []
+    chains = cast("nn.ModuleDict", module.parametrizations)
+    return [name for name, chain in chains.items() if any(isinstance(each, WeightGrid) for each in chain.children())]
+
+
+def _records(module: nn.Module) -> dict[str, Record]:
+    return cast("dict[str, Record]", getattr(module, _RECORDS, {}))
