@@ -11,28 +11,27 @@ _STYLE = (
     "table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
     "th,td{padding:4px 14px;text-align:right;border-bottom:1px solid #d8dee4}th{font-weight:600}"
 )
-# A point under the mouse is shown in all plots of the figure.
+MARKED = "the trial under the mouse"
+"""Name of the traces, one in each plot and empty, that ring the trial under the mouse in all plots of a figure."""
+# Plotly shows one label at a time, so the trial is ringed in the other plots rather than labelled there.
 _LINKED = """
 const page = document.getElementById('{plot_id}');
-let linking = false;
-page.on('plotly_hover', (event) => {
-  if (linking) return;
-  const trial = event.points[0].customdata;
-  const same = [];
-  const plots = new Set();
-  page.data.forEach((trace, curveNumber) => {
-    const plot = (trace.xaxis || 'x') + (trace.yaxis || 'y');
-    const pointNumber = (trace.customdata || []).indexOf(trial);
-    if (pointNumber >= 0 && !plots.has(plot)) {
-      plots.add(plot);
-      same.push({curveNumber, pointNumber});
-    }
+const rings = page.data.map((trace, number) => number).filter((number) => page.data[number].name === 'MARKED');
+const ring = (trial) => {
+  const x = [], y = [];
+  rings.forEach((number) => {
+    const own = page.data[number];
+    const found = page.data.find((trace) => !rings.includes(page.data.indexOf(trace)) && trace.xaxis === own.xaxis
+      && trace.yaxis === own.yaxis && (trace.customdata || []).indexOf(trial) >= 0);
+    const at = found === undefined ? -1 : found.customdata.indexOf(trial);
+    x.push(at < 0 ? [] : [found.x[at]]);
+    y.push(at < 0 ? [] : [found.y[at]]);
   });
-  linking = true;
-  Plotly.Fx.hover(page, same, [...plots]);
-  linking = false;
-});
-"""
+  Plotly.restyle(page, {x, y}, rings);
+};
+page.on('plotly_hover', (event) => ring(event.points[0].customdata));
+page.on('plotly_unhover', () => ring(null));
+""".replace("MARKED", MARKED)
 
 
 def whole(title: str, body: str) -> str:

@@ -12,6 +12,7 @@ from html import escape
 from typing import Any
 
 from paretrim.tracking.constraints import Constraint
+from paretrim.tracking.page import MARKED
 from paretrim.tracking.records import BASELINE, TrialRecord
 from paretrim.tracking.report import Report
 
@@ -130,6 +131,7 @@ def figure(layers: Sequence[Layer], metric: str, costs: Sequence[str], bounds: S
     for column, cost in enumerate(costs, 1):
         for layer in layers:
             found.add_trace(_trace(go, layer, cost, metric, shown=column == 1), 1, column)
+        found.add_trace(_ring(go), 1, column)
         kind = scale(layers, cost)
         across = span(layers, cost, kind)
         ends = [math.log10(end) for end in across] if kind == "log" else list(across)
@@ -149,6 +151,12 @@ def figure(layers: Sequence[Layer], metric: str, costs: Sequence[str], bounds: S
         margin={"t": 40, "r": 20},
         hoverlabel={"align": "left"},
     )
+
+
+def _ring(go: Any) -> Any:
+    """Return the trace that rings the trial under the mouse, which has no point yet."""
+    marker = {"color": "#000000", "symbol": "circle-open", "size": 22, "line": {"width": 2}}
+    return go.Scatter(x=[], y=[], mode="markers", marker=marker, name=MARKED, hoverinfo="skip", showlegend=False)
 
 
 def scale(layers: Sequence[Layer], cost: str) -> str:

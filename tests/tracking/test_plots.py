@@ -9,6 +9,7 @@ import pytest
 
 from paretrim.tracking.constraints import parse
 from paretrim.tracking.importance import Importance, Weight
+from paretrim.tracking.page import MARKED
 from paretrim.tracking.plots import front_page
 from paretrim.tracking.progress import progress
 from paretrim.tracking.records import TrialRecord
@@ -218,5 +219,7 @@ def test_what_a_constraint_forbids_is_shaded_and_what_is_picked_is_marked() -> N
 
 def test_a_trial_is_named_by_its_points_so_that_plots_are_linked(page: Page) -> None:
     traces, _ = drawn(page)
-    assert {number for trace in traces for number in trace["customdata"]} == {0, 3, 4}
-    assert any("plotly_hover" in script for script in page.scripts)
+    assert {number for trace in traces for number in trace.get("customdata", ())} == {0, 3, 4}
+    rings = [(trace["xaxis"], trace["x"]) for trace in traces if trace["name"] == MARKED]
+    assert rings == [("x", []), ("x2", []), ("x3", [])]
+    assert any("plotly_hover" in script and MARKED in script for script in page.scripts)
