@@ -68,7 +68,7 @@ def drawn(page: Page, which: int = 0) -> tuple[list[Any], dict[str, Any]]:
 
 def hovers(page: Page) -> str:
     """Return all that the chart shows under the mouse."""
-    return "\n".join(text for trace in drawn(page)[0] for text in trace["text"])
+    return "\n".join(text for trace in drawn(page)[0] for text in trace.get("text", []))
 
 
 @pytest.fixture(scope="module")
