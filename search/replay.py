@@ -76,12 +76,12 @@ def replay(result: Result, number: int, say: Callable[[str], None]) -> Replayed:
     recipe = Recipe.of(record.recipe, record.seed)
     threads = int(record.environment[THREADS]) if THREADS in record.environment else None
     with _threads(threads), _trainer(int(record.environment.get(WORKERS, 1)), result.job, context) as trainer:
-        workshop = Workshop(context, Lane(), trainer)
+        workshop = Workshop(context, Lane(gpus=context.gpus), trainer)
         making = workshop.begin(recipe)
         for epoch, each in enumerate(making.train({}), 1):
             say(f"epoch {epoch}: loss {each.loss:.4g}")
         model = making.bake()
-        score = score_torch(model, context.splits.validation, context.metric)
+        score = score_torch(model, context.splits.validation, context.metric, context.place)
         artifact = workshop.lowered(context.stations[0].address.build(), model, recipe)
         with artifact.unpacked() as path, served(context.stations[0].address, path) as session:
             record_samples(context.splits.validation, session, artifact)  # it may be exported
