@@ -21,7 +21,6 @@ from paretrim.search.parents import Nursery
 from paretrim.search.sections import Budget
 from paretrim.search.store import JobFolder
 from paretrim.search.worker import Place
-from paretrim.spaces import device
 from paretrim.spaces.schooling import CPU
 
 from .conftest import tiny_job
