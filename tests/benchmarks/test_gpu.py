@@ -141,5 +141,6 @@ print("fine")
 
 
 def test_with_torch_and_numpy_alone_it_trains_and_times() -> None:
-    done = subprocess.run([sys.executable, "-c", ALONE, str(ROOT)], capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-c", ALONE, str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout == "fine\n", done.stderr[-2000:]

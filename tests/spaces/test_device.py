@@ -20,12 +20,13 @@ from paretrim.search.context import score_torch
 from paretrim.spaces import device, technique
 from paretrim.spaces.anatomy import dissect
 from paretrim.spaces.dimension import Value
+from paretrim.spaces.fake_device import fake_device
 from paretrim.spaces.group_penalty import GroupPenalty
 from paretrim.spaces.importance import take_gradients
 from paretrim.spaces.lesson import InProcess, Lesson
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.schooling import CPU
-from paretrim.spaces.testing import fake_device, small_batch, small_net, small_schooling
+from paretrim.spaces.testing import small_batch, small_net, small_schooling
 from paretrim.spaces.training import recover
 
 ANATOMY = dissect(small_net(), small_batch(2)[0])
