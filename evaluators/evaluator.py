@@ -6,19 +6,19 @@ Evaluators are found through the entry-point group ``paretrim.evaluators``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from paretrim.evaluators import cores
+from paretrim.evaluators import cores, cuda_driver
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.signature import Part, Signature
-from paretrim.evaluators.target import Array, TargetAddress
+from paretrim.evaluators.target import Array, TargetAddress, on_device
 
 GROUP = "paretrim.evaluators"
 
@@ -36,6 +36,7 @@ class Bench:
         reference_ms: The baseline's latency when the search began; None while that is not known.
         cores: Cores to measure on.
         throughput_batches: Batch sizes at which to take the throughput.
+        on_device: Whether the target computes on a device with memory of its own; the lane is then that device's too.
     """
 
     address: TargetAddress
@@ -46,6 +47,7 @@ class Bench:
     reference_ms: float | None = None
     cores: tuple[int, ...] = ()
     throughput_batches: tuple[int, ...] = ()
+    on_device: bool = False
 
 
 def set_up(address: TargetAddress, baseline: Artifact, samples: Mapping[str, Array], folder: Path, lane: Lane) -> Bench:
@@ -60,11 +62,15 @@ def set_up(address: TargetAddress, baseline: Artifact, samples: Mapping[str, Arr
     """
     folder.mkdir(parents=True, exist_ok=True)
     suffix = Path(baseline.path.stem).suffix
+    target = address.build()
     files = (folder / f"baseline{suffix}", folder / f"empty{suffix}", folder / "inputs.npz")
     bench = Bench(address, *files, lane, cores=cores.last(address.settings.threads))
+    if on_device(target):
+        # Alone on the GPU too: the first that this process sees, as in the processes that measure.
+        bench = replace(bench, lane=lane.measuring_on(cuda_driver.visible()[:1]), on_device=True)
     bench.baseline.write_bytes(baseline.read())
     parts = tuple(Part(name, each.shape[1:], str(each.dtype)) for name, each in samples.items())
-    address.build().empty(Signature(parts), bench.empty)
+    target.empty(Signature(parts), bench.empty)
     size = address.settings.batch_size
     batches = max(1, len(next(iter(samples.values()))) // size)
     # By position, as a session takes them.

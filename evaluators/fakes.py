@@ -1,4 +1,4 @@
-"""A target and an evaluator that stand in for the real ones, in tests of what uses them.
+"""A target, an evaluator and a model on a device that stand in for the real ones, in tests of what uses them.
 
 This module imports neither pytest nor torch, since a measuring process imports it for `FakeTarget`.
 """
@@ -18,7 +18,7 @@ from paretrim.evaluators.artifact import Artifact, pack
 from paretrim.evaluators.evaluator import Bench, Specimen
 from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.signature import Signature
-from paretrim.evaluators.target import Array, LoweringRequest, MainMemory, Session, TargetSettings
+from paretrim.evaluators.target import Array, Batch, LoweringRequest, MainMemory, Session, TargetSettings
 from paretrim.evaluators.weights import StoredTensor, Weights
 
 if TYPE_CHECKING:
@@ -34,6 +34,51 @@ class FakeEvaluator:
         """Return the size of the model file over that of the baseline."""
         ratio = specimen.model.stat().st_size / bench.baseline.stat().st_size
         return (Measurement("fake_ratio", ratio, how="unpacked model file over the baseline's"),)
+
+
+class FakeResident:
+    """Doubles its input on a device that is not there, whose clock runs while it computes: for tests of what times a device.
+
+    Args:
+        shape: Of a batch.
+        call_s: Seconds that a call takes by the device's clock.
+    """
+
+    def __init__(self, shape: tuple[int, ...], call_s: float = 1e-4) -> None:
+        self.example: Batch = (np.random.default_rng(0).standard_normal(shape).astype(np.float32),)
+        self._inputs, self._outputs = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        self._call_s, self._queued, self._done_s = call_s, 0, 0.0
+
+    def fill(self, *batch: Array) -> None:
+        """Copy a batch to where the model reads it."""
+        (only,) = batch
+        if only.shape != self._inputs.shape:
+            raise ValueError(f"a batch of shape {only.shape} does not fit into {self._inputs.shape}")
+        self._inputs[...] = only
+
+    def launch(self) -> None:
+        """Put a call into the queue."""
+        self._queued += 1
+
+    def fetch(self) -> Array:
+        """Wait, and return a copy of the outputs."""
+        self._wait()
+        return self._outputs.copy()
+
+    def mark(self) -> list[float]:
+        """Return a mark after what is in the queue."""
+        self._wait()
+        return [self._done_s]
+
+    def seconds(self, start: list[float], end: list[float]) -> float:
+        """Return the time between two marks."""
+        return end[0] - start[0]
+
+    def _wait(self) -> None:
+        if self._queued:
+            self._outputs[...] = 2.0 * self._inputs
+        self._done_s += self._queued * self._call_s
+        self._queued = 0
 
 
 class FakeTarget(MainMemory):

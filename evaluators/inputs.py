@@ -61,8 +61,9 @@ class Inputs:
         return Inputs(tuple(change(part) for part in self.parts), self.names)
 
     def to(self, device: torch.device | str) -> Inputs:
-        """Return them on a device."""
-        return self.each(lambda part: part.to(device))
+        """Return them on a device; the same where they are there already."""
+        there = self.each(lambda part: part.to(device))
+        return self if all(a is b for a, b in zip(there.parts, self.parts, strict=True)) else there
 
     def split(self, size: int) -> Iterator[Inputs]:
         """Yield them in parts of so many samples."""

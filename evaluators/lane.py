@@ -2,21 +2,26 @@
 
 Training enters `working` for each batch; a measurement enters `measuring`, waits for the batches under way, and keeps
 new ones out until it is done. The locks are the operating system's, so that a killed process frees its own.
+
+Each GPU has a lane as well: training enters those of the GPUs that it computes on, and a measurement on a GPU takes that
+GPU's beside the machine's. All take the machine's first and then the GPUs' by name, so that no two wait for each other.
 """
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import gettempdir
 
 _PATIENCE_S = 60.0
 _POLL_S = 0.002
+_MACHINE = ""
 
 
 class Lane:
@@ -27,6 +32,7 @@ class Lane:
         patience_s: How long a measurement waits for work under way before it goes ahead in a crowd.
         waiting: Entered while something waits here, so that a time limit does not count it.
         yielding: Whether work makes room for measurements; not where they have cores of their own.
+        gpus: Names of the GPUs that work here is done on, the same in all processes of the machine.
     """
 
     def __init__(
@@ -36,12 +42,21 @@ class Lane:
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
         *,
         yielding: bool = True,
+        gpus: Sequence[str] = (),
     ) -> None:
         self._folder = folder or Path(gettempdir()) / f"paretrim-{os.getuid()}"
+        self._worked_on = tuple(sorted(f"gpu-{name}-" for name in gpus))
+        self._measured: tuple[str, ...] = ()
         self._patience_s = patience_s
         self._waiting = waiting
         self._yielding = yielding
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def measuring_on(self, gpus: Sequence[str]) -> Lane:
+        """Return this lane for measurements on some GPUs, which are then taken too."""
+        lane = copy.copy(self)
+        lane._measured = tuple(sorted(f"gpu-{name}-" for name in gpus))
+        return lane
 
     @contextmanager
     def working(self, *, on_measuring_cores: bool = False) -> Iterator[None]:
@@ -50,21 +65,33 @@ class Lane:
         Args:
             on_measuring_cores: Whether this work has no cores of its own, even where other work has.
         """
-        if not self._yielding and not on_measuring_cores:
+        machine = (_MACHINE,) if self._yielding or on_measuring_cores else ()
+        with ExitStack() as held:
+            for name in (*machine, *self._worked_on):
+                held.enter_context(self._shared(name))
             yield
-            return
+
+    @contextmanager
+    def measuring(self) -> Iterator[bool]:
+        """Measure alone; yields False when work would not make room, so that the numbers can be flagged."""
+        deadline = time.monotonic() + self._patience_s
+        with ExitStack() as held:
+            # All of them, also when the first does not make room: the others may.
+            alone = [held.enter_context(self._alone(name, deadline)) for name in (_MACHINE, *self._measured)]
+            yield all(alone)
+
+    @contextmanager
+    def _shared(self, name: str) -> Iterator[None]:
         # The gate lets a waiting measurement in before the next batch; without it, training would starve it.
-        with self._open("gate") as gate, self._open("room") as room:
+        with self._open(f"{name}gate") as gate, self._open(f"{name}room") as room:
             self._lock(gate, fcntl.LOCK_SH)
             self._lock(room, fcntl.LOCK_SH)
             fcntl.flock(gate, fcntl.LOCK_UN)
             yield
 
     @contextmanager
-    def measuring(self) -> Iterator[bool]:
-        """Measure alone; yields False when work would not make room, so that the numbers can be flagged."""
-        with self._open("gate") as gate, self._open("room") as room:
-            deadline = time.monotonic() + self._patience_s
+    def _alone(self, name: str, deadline: float) -> Iterator[bool]:
+        with self._open(f"{name}gate") as gate, self._open(f"{name}room") as room:
             yield self._lock(gate, fcntl.LOCK_EX, deadline) and self._lock(room, fcntl.LOCK_EX, deadline)
 
     def _lock(self, descriptor: int, kind: int, deadline: float = math.inf) -> bool:

@@ -35,6 +35,7 @@ class Timed:
         layouts: How often the model was loaded anew.
         calls: Calls that the percentiles are of.
         doubt: Why it does not count, since others disturbed it too much; empty when it does.
+        how: What was timed, where that is not the wall time of calls.
     """
 
     latency_ms: tuple[float, float, float]
@@ -43,6 +44,7 @@ class Timed:
     layouts: int
     calls: int
     doubt: str
+    how: str = ""
 
     @property
     def crowded(self) -> bool:
@@ -178,6 +180,7 @@ def _timed(answer: dict[str, Any], doubt: str) -> Timed:
         layouts=answer["layouts"],
         calls=answer["calls"],
         doubt=doubt,
+        how=answer["how"],
     )
 
 
@@ -204,7 +207,7 @@ def latency_of(timed: Timed, reference_ms: float | None) -> Measurement:
         timed: Times of one model.
         reference_ms: That latency; while it is not known, what the clock showed counts.
     """
-    how = f"fastest third of {timed.layouts} layouts"
+    how = f"fastest third of {timed.layouts} layouts" + (f", {timed.how}" if timed.how else "")
     if reference_ms is None:
         return Measurement("latency_ms", *timed.latency_ms, how)
     value, low, high = (ratio * reference_ms for ratio in timed.ratio)

@@ -23,10 +23,11 @@ _BUDGET_S = 20.0
 
 @dataclass(frozen=True)
 class _Peak:
-    """Peaks of one process, in bytes: resident, and on the device where there is one."""
+    """Peaks of one process, in bytes: resident, and on the device where there is one, with how that was told."""
 
     resident: float
     device: tuple[int, int] | None
+    account: str = ""
 
 
 class MemoryEvaluator:
@@ -75,11 +76,13 @@ def _peak(model: Path, bench: Bench) -> _Peak:
         "inputs": str(bench.inputs),
         "cores": list(bench.cores),
     }
-    # Another trial's latency may be taken just now, which this would disturb.
-    with bench.lane.working(on_measuring_cores=True):
+    # Another trial's latency may be taken just now, which this would disturb; and where a device's memory is asked for, what
+    # others take there meanwhile could not be told from this model's.
+    with bench.lane.measuring() if bench.on_device else bench.lane.working(on_measuring_cores=True):
         answer = ask("memory", request)
     device = answer["device"]
-    return _Peak(float(answer["peak_bytes"]), None if device is None else (int(device[0]), int(device[1])))
+    pair = None if device is None else (int(device[0]), int(device[1]))
+    return _Peak(float(answer["peak_bytes"]), pair, answer["account"])
 
 
 def _on_device(peaks: Sequence[_Peak]) -> tuple[Measurement, ...]:
@@ -87,6 +90,6 @@ def _on_device(peaks: Sequence[_Peak]) -> tuple[Measurement, ...]:
     if not devices:
         return ()
     return tuple(
-        Measurement(f"device_memory_{name}_bytes", max(pair[i] for pair in devices), how="peak on the device")
+        Measurement(f"device_memory_{name}_bytes", max(pair[i] for pair in devices), how=peaks[0].account)
         for i, name in enumerate(("allocated", "reserved"))
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -71,11 +72,12 @@ class OnnxRuntime(OnnxFile):
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
         return options
 
-    def _load(self, path: Path, options: Any) -> Any:
+    def _load(self, path: Path, options: Any, settings: Mapping[str, str] | None = None) -> Any:
         import onnxruntime
 
         try:
-            return onnxruntime.InferenceSession(str(path), options, providers=[self.provider])
+            providers = [(self.provider, dict(settings))] if settings else [self.provider]
+            return onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:
             raise ArtifactError(f"ONNX Runtime does not load the artifact: {error}") from error
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from paretrim.evaluators.artifact import Artifact
+    from paretrim.evaluators.device_session import TimingSession
     from paretrim.evaluators.splits import Split
 
 GROUP = "paretrim.targets"
@@ -139,6 +140,30 @@ class Target(Protocol):
     def version(self) -> str:
         """Return the runtime's name and version."""
         ...
+
+
+@runtime_checkable
+class DeviceTarget(Target, Protocol):
+    """A target on a device with memory and a clock of its own.
+
+    Attributes:
+        account: How `device_peak` is taken, in a few words.
+    """
+
+    account: ClassVar[str]
+
+    def open_timed(self, path: Path) -> TimingSession:
+        """Load an unpacked model file to be timed by the device's clock, for batches of the settings' size only.
+
+        Raises:
+            ArtifactError: The runtime does not load it.
+        """
+        ...
+
+
+def on_device(target: Target) -> bool:
+    """Tell whether a target computes on a device with memory of its own."""
+    return target.device_peak() is not None
 
 
 class MainMemory:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from paretrim.evaluators.device_session import TimingSession
 from paretrim.evaluators.floors import fastest_third, ratio_interval, third_interval
 from paretrim.evaluators.target import Batch, Session
 
@@ -61,10 +62,12 @@ class Clocked:
     Attributes:
         floors: Fastest call of the blocks of each layout, in seconds: their lower quartile.
         calls: Wall time of calls, in seconds; an even sample of them where they are many.
+        how: What was timed, where that is not the wall time of calls.
     """
 
     floors: list[float] = field(default_factory=list)
     calls: list[float] = field(default_factory=list)
+    how: str = ""
 
     @property
     def latency_s(self) -> float:
@@ -115,19 +118,21 @@ def _time_layout(
     floors: list[list[float]] = [[] for _ in sessions]
     started = time.perf_counter()
     turns = list(range(len(sessions)))
+    blocks_of = [_device_block if isinstance(session, TimingSession) else _block for session in sessions]
     for block in range(_BLOCKS):
         if block >= _FEWEST_BLOCKS and time.perf_counter() - started > _LAYOUT_S * len(sessions):
             break
         order.shuffle(turns)
         for i in turns:
             batches = [inputs[(block * calls[i] + call) % len(inputs)] for call in range(calls[i])]
-            fastest, walls = _block(sessions[i], batches, rules.processor_clock)
+            fastest, walls = blocks_of[i](sessions[i], batches, rules.processor_clock)
             floors[i].append(fastest)
             # From a random one on: the first call after another model's is slower, and is kept no more often than others.
             step = math.ceil(calls[i] / _KEPT_OF_BLOCK)
             found[i].calls.extend(walls[order.randrange(step) :: step].tolist())
-    for clocked, blocks in zip(found, floors, strict=True):
-        clocked.floors.append(float(np.quantile(blocks, 0.25)))
+    for each, session, blocks in zip(found, sessions, floors, strict=True):
+        each.floors.append(float(np.quantile(blocks, 0.25)))
+        each.how = session.how if isinstance(session, TimingSession) else each.how
 
 
 def warm_up(session: Session, inputs: Sequence[Batch]) -> float:
@@ -167,9 +172,19 @@ def _block(session: Session, batches: Sequence[Batch], processor_clock: bool) ->
     return fastest, walls
 
 
+def _device_block(session: Session, batches: Sequence[Batch], processor_clock: bool) -> tuple[float, Floats]:  # noqa: ARG001
+    """Do as `_block` by the device's clock, and return the mean call instead of the fastest.
+
+    Calls are queued there: one that seems short is one that the call before it has delayed.
+    """
+    assert isinstance(session, TimingSession)  # noqa: S101 - tells the type checker what was looked at before
+    seconds = session.clock(batches)
+    return float(seconds.mean()), seconds
+
+
 def _narrow(found: Sequence[Clocked], rules: Rules) -> bool:
-    for clocked in found[1:]:
-        ratio, low, high = clocked.ratio(found[0])
+    for each in found[1:]:
+        ratio, low, high = each.ratio(found[0])
         if (high - low) / 2 > rules.narrow * ratio:
             return False
     return True

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from paretrim.errors import ArtifactError
 from paretrim.evaluators.abilities import Abilities
+from paretrim.evaluators.device_session import DeviceSession, check_alike, example_batch, opened
 from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.target import Array, LoweringRequest, MainMemory, Session, TargetSettings
 from paretrim.evaluators.weights import StoredTensor, Weights
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import torch
 
     from paretrim.evaluators.artifact import Artifact
+
+    Compiled = Callable[..., torch.Tensor]
 
 
 class TorchCompile:
@@ -57,10 +60,7 @@ class TorchCompile:
         program = self._load(path)
         module = program.module()
         widen(module)
-        # Compiled in this process: helper processes would stand on the cores of whoever is timed.
-        options: dict[str, Any] = {"compile_threads": 1, "cpp.threads": self.settings.threads}
-        fixed = torch.compile(module, dynamic=False, options=options)
-        free = torch.compile(module, dynamic=True, options=options)
+        fixed, free = (self._compiled(module, dynamic=dynamic) for dynamic in (False, True))
 
         names = _names(program)
 
@@ -111,6 +111,14 @@ class TorchCompile:
 
         return f"torch {torch.__version__}"
 
+    def _compiled(self, module: torch.nn.Module, *, dynamic: bool) -> Compiled:
+        import torch
+
+        # Compiled in this process: helper processes would stand on the cores of whoever is timed.
+        options: dict[str, Any] = {"compile_threads": 1, "cpp.threads": self.settings.threads}
+        compiled: Compiled = torch.compile(module, dynamic=dynamic, options=options)
+        return compiled
+
     def _load(self, path: Path) -> torch.export.ExportedProgram:
         import torch
         from torch.export.passes import move_to_device_pass
@@ -144,28 +152,56 @@ class TorchCompileCuda(TorchCompile):
     """Runs compiled programs on an NVIDIA GPU. Inputs and outputs are arrays in main memory."""
 
     device: ClassVar[str] = "cuda"
+    account: ClassVar[str] = "peak of PyTorch's allocator on the device"
 
     def unavailable(self) -> str:
         """Return what is missing: CUDA in this PyTorch, or a device."""
-        import torch
+        from paretrim.evaluators import torch_cuda
 
-        if torch.version.cuda is None:
-            return f"torch {torch.__version__} is built without CUDA: install a build with it, see https://pytorch.org"
-        if not torch.cuda.is_available():
-            return f"no CUDA device: torch {torch.__version__} finds none (torch.cuda.is_available() is false)"
-        return ""
+        return torch_cuda.missing()
+
+    def open_timed(self, path: Path) -> DeviceSession:
+        """Load a program and compile it for the settings' batch size, as a CUDA graph where it can be captured.
+
+        Raises:
+            ArtifactError: PyTorch does not load it, or does not take it.
+        """
+        from paretrim.evaluators import torch_cuda
+        from paretrim.evaluators.torch_resident import TorchResident
+
+        program = self._load(path)
+        module = program.module()
+        widen(module)
+        zeros = _zeros(program, self.settings.batch_size)
+        example, other = (tuple(example_batch(z.shape, z.dtype, seed) for z in zeros) for seed in range(2))
+
+        def plain() -> TorchResident:
+            return TorchResident(self._compiled(module, dynamic=False), example, self.device, _names(program))
+
+        def graph() -> TorchResident:
+            resident = plain()
+            expected, _ = resident.answer(*other), resident.answer(*example)
+            resident.capture(torch_cuda.captured)
+            # A graph that does nothing would leave the last answer in place.
+            check_alike(resident.answer(*other), expected)
+            return resident
+
+        try:
+            return opened(plain, graph)
+        except Exception as error:
+            raise ArtifactError(f"torch.compile does not take the artifact: {type(error).__name__}: {error}") from error
 
     def forget_device_peak(self) -> None:
         """Begin to look for the peak anew."""
-        import torch
+        from paretrim.evaluators import torch_cuda
 
-        torch.cuda.reset_peak_memory_stats()
+        torch_cuda.forget_peak()
 
     def device_peak(self) -> tuple[int, int] | None:
         """Return the most bytes of tensors, and the most that PyTorch's allocator took for them."""
-        import torch
+        from paretrim.evaluators import torch_cuda
 
-        return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        return torch_cuda.peak()
 
 
 def widen(module: torch.fx.GraphModule) -> None:

@@ -17,7 +17,7 @@ import torch
 from ray import tune
 
 from paretrim.errors import ClusterError, ParetrimError
-from paretrim.evaluators import cores
+from paretrim.evaluators import cores, torch_cuda
 from paretrim.search.context import TrialContext
 from paretrim.search.crew import Crew
 from paretrim.search.fleet import Berth, beside
@@ -86,6 +86,10 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         if berth.code is not None:
             os.chdir(berth.code)
         context = sealed.opened()
+        if context.device == "cuda" and (why := torch_cuda.missing()):
+            raise ClusterError(
+                f"budget.device is cuda, and the machine {socket.gethostname()} cannot train there: {why}"
+            )
         workers = beside(berth.share, berth.parallel)
         processes = workers * (1 if staff is None else staff.size)
         plan = cores.plan(cores.usable(), processes, context.stations[0].address.settings.threads)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from paretrim.evaluators import cuda_driver
 from paretrim.evaluators.metrics import Metric
-from paretrim.evaluators.splits import SearchSplits, Split
+from paretrim.evaluators.splits import Batch, SearchSplits, Split
+from paretrim.evaluators.target import on_device
 from paretrim.search.parents import Nursery
 from paretrim.search.space import Space
 from paretrim.search.station import StationPlan
+from paretrim.spaces.device import DeviceName, answers, chosen
+from paretrim.spaces.schooling import CPU
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.sensitivity import Profile
 
@@ -42,6 +46,7 @@ class TrialContext:
         looks: What recipes at the far end of the space cost; see search/looks.py.
         preview: Whether candidates are measured before they are trained.
         origin: What the search was made with, by name; see search/provenance.py.
+        device: Where models are trained and scored: ``auto`` for a GPU in each process that sees one.
     """
 
     model: nn.Module
@@ -63,19 +68,33 @@ class TrialContext:
     sensitivity: Profile | None = None
     earlier: tuple[TrialRecord, ...] = ()
     looks: tuple[TrialRecord, ...] = ()
+    device: DeviceName = "cpu"
 
     @property
     def teaches(self) -> nn.Module:
         """The model that teaches."""
         return self.model if self.tutor is None else self.tutor
 
+    @property
+    def place(self) -> torch.device:
+        """Where this process trains and scores models."""
+        return chosen(self.device)
 
-def score_torch(model: nn.Module, split: Split, metric: Metric) -> float:
-    """Return the metric of a torch model on a split."""
-    model.eval()
-    outputs, labels = [], []
-    with torch.no_grad():
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The GPUs that this process computes on, to train or for a target, by the names of their lanes."""
+        used = self.place.type == "cuda" or any(on_device(each.address.build()) for each in self.stations)
+        return cuda_driver.visible() if used else ()
+
+
+def score_torch(model: nn.Module, split: Split, metric: Metric, device: torch.device = CPU) -> float:
+    """Return the metric of a torch model on a split, computed on a device."""
+    labels: list[torch.Tensor] = []
+
+    def noted() -> Iterator[Batch]:
         for batch in split.batches(256):
-            outputs.append(batch.inputs.through(model))
             labels.append(batch.labels)
-    return metric(torch.cat(outputs), torch.cat(labels))
+            yield batch
+
+    outputs = answers(model.eval(), noted(), device)
+    return metric(outputs, torch.cat(labels))

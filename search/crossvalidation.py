@@ -16,6 +16,8 @@ from torch import nn
 
 from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.splits import SearchSplits, Split
+from paretrim.spaces.device import answers
+from paretrim.spaces.schooling import CPU
 
 LEAST = 2
 # Student's t, 97.5%, by degrees of freedom from 1.
@@ -37,7 +39,9 @@ class Fold:
     held: Split
 
 
-def folds(model: nn.Module, splits: SearchSplits, teacher: torch.Tensor | None, count: int) -> Iterator[Fold]:
+def folds(
+    model: nn.Module, splits: SearchSplits, teacher: torch.Tensor | None, count: int, device: torch.device = CPU
+) -> Iterator[Fold]:
     """Yield each fold.
 
     Args:
@@ -45,13 +49,14 @@ def folds(model: nn.Module, splits: SearchSplits, teacher: torch.Tensor | None, 
         splits: Of the search.
         teacher: The model's outputs on the training split, or None when nothing is distilled.
         count: How many folds.
+        device: Where the teacher answers.
     """
     validation = splits.validation
-    answers = None if teacher is None else _answers(model, validation)
+    told = None if teacher is None else answers(model, validation.batches(256), device)
     for part in range(count):
         held = torch.arange(part, len(validation), count)
         rest = torch.tensor([i for i in range(len(validation)) if i % count != part])
-        taught = None if teacher is None or answers is None else torch.cat([teacher, answers[rest]])
+        taught = None if teacher is None or told is None else torch.cat([teacher, told[rest]])
         yield Fold(splits.train.joined(validation.part(rest)), taught, validation.part(held))
 
 
@@ -62,8 +67,3 @@ def summary(name: str, scores: Sequence[float]) -> Measurement:
     t = _T[count - 2] if count - 2 < len(_T) else 1.96 + 2.5 / (count - 1)
     reach = t * float(np.std(scores, ddof=1)) / math.sqrt(count)
     return Measurement(name, mean, mean - reach, mean + reach, f"mean of {count} folds of the validation split")
-
-
-def _answers(model: nn.Module, split: Split) -> torch.Tensor:
-    with torch.no_grad():
-        return torch.cat([batch.inputs.through(model) for batch in split.batches(256)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import threading
@@ -28,6 +29,7 @@ from paretrim.search.workers import Workers
 
 # A worker must import torch first, which on a busy machine takes long.
 _START_S, _POLL_S = 180.0, 0.2
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def hired(
@@ -48,7 +50,8 @@ def hired(
     """
     spare = plan is not None and plan.spare
     threads = max(1, torch.get_num_threads() // staff.size)
-    place = Place(Path(), staff.material, threads, plan.training if plan is not None and spare else (), not spare)
+    training = plan.training if plan is not None and spare else ()
+    place = Place(Path(), staff.material, threads, training, not spare, context.gpus)
     return Workers(staff.size, partial(start, staff.size, place, scratch), material_of(context), waiting)
 
 
@@ -99,19 +102,29 @@ def _trainer(size: int, place: Place, scratch: Path) -> TorchTrainer:
     return TorchTrainer(
         work,
         train_loop_config={"place": place},
-        torch_config=TorchConfig(backend=_backend(size)),
+        torch_config=TorchConfig(backend=_backend(size, place)),
         scaling_config=ray.train.ScalingConfig(num_workers=size, resources_per_worker={name: 0.001}),
         run_config=ray.train.RunConfig(
             name=place.socket.parent.name,
             storage_path=str(scratch / "train"),
             failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
+            worker_runtime_env=_seeing_the_same(),
         ),
     )
 
 
-def _backend(size: int) -> str:
+def _backend(size: int, place: Place) -> str:
     """Return the means of exchange: NCCL wants a device for each worker."""
-    return "cpu:gloo,cuda:nccl" if torch.cuda.device_count() >= size else "gloo"
+    return "cpu:gloo,cuda:nccl" if place.gpus and torch.cuda.device_count() >= size else "gloo"
+
+
+def _seeing_the_same() -> dict[str, dict[str, str]] | None:
+    """Return the environment of workers that see the GPUs that the trial has reserved, and no others.
+
+    Ray leaves the choice to whoever reserves none, as the workers do.
+    """
+    seen = os.environ.get(_VISIBLE)
+    return None if seen is None else {"env_vars": {_VISIBLE: seen}}
 
 
 def _connected(listener: socket.socket, run: _Run, size: int) -> list[Wire]:

@@ -73,7 +73,8 @@ class Making:
         if self._alone or self._context.nursery is None:
             yield from self._train(self._trunk, [], parent, seconds)
             return
-        nursery = self._context.nursery.where(self._schooling.channel_ms, self._trainer.size)
+        school = self._schooling
+        nursery = self._context.nursery.where(school.channel_ms, self._trainer.size, school.device)
         grown = copy.deepcopy(self.model)
         self._attach(grown, self._trunk, parent)
         self._advance(grown, self._trunk, parent, 1.0)
@@ -114,7 +115,9 @@ class Making:
 
     def _score(self) -> float:
         with self._lane.working():
-            return score_torch(self.model, self._context.splits.validation, self._context.metric)
+            return score_torch(
+                self.model, self._context.splits.validation, self._context.metric, self._schooling.device
+            )
 
     def _reshape(self, model: nn.Module, techniques: Sequence[Technique], recipe: Recipe) -> None:
         for part in techniques:

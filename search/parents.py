@@ -17,7 +17,9 @@ from safetensors.torch import load, save
 from torch import nn
 
 from paretrim.search.cache import Cache, key
+from paretrim.spaces.device import described
 from paretrim.spaces.recipe import Recipe
+from paretrim.spaces.schooling import CPU
 from paretrim.spaces.technique import Technique
 from paretrim.tracking.records import Epoch
 
@@ -69,7 +71,7 @@ class Nursery:
     cache: Cache
     subject: str
 
-    def where(self, costs: Mapping[str, float], workers: int = 1) -> Nursery:
+    def where(self, costs: Mapping[str, float], workers: int = 1, device: torch.device = CPU) -> Nursery:
         """Return the nursery of the parents that are trained as this process would train them now.
 
         Sums of floats depend on the threads and on the processor, and learned sparsity on measured costs.
@@ -77,8 +79,9 @@ class Nursery:
         Args:
             costs: What a channel of each group costs, as `Schooling.channel_ms`.
             workers: Processes that share the work.
+            device: Where they are trained.
         """
-        made = f"{torch.get_num_threads()} {torch.backends.cpu.get_cpu_capability()} {sorted(costs.items())}"
+        made = f"{torch.get_num_threads()} {described(device)} {sorted(costs.items())}"
         made += f" {workers} workers" if workers > 1 else ""
         return replace(self, subject=f"{self.subject} {made}")
 

@@ -124,7 +124,7 @@ class _Trials:
         self._train = context.splits.train.part(few)
         self._teacher = None if context.teacher is None else context.teacher[few]
         self._waited_s = 0.0
-        lane = Lane(waiting=self._waiting)
+        lane = Lane(waiting=self._waiting, gpus=context.gpus)
         self._workshop = Workshop(self._context, lane)
         self._stations = [
             Station(plan, context.metric, context.splits.validation, folder / f"bench-{i}", lane)
@@ -157,7 +157,7 @@ class _Trials:
         moments = [self._now(), *(self._now() for _ in making.train({}))]
         model = making.bake()
         scored = self._now()
-        score = score_torch(model, self._context.splits.validation, self._context.metric)
+        score = score_torch(model, self._context.splits.validation, self._context.metric, self._context.place)
         score_s = self._now() - scored
         main, *others = self._stations
         artifact = self._workshop.lowered(main.target, model, short)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from paretrim.errors import DataError, JobError, Problem, UsageError
-from paretrim.evaluators import target
+from paretrim.evaluators import target, torch_cuda
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.latency import time_quietly
@@ -26,6 +26,7 @@ from paretrim.search import outputs, teaching, unlabelled, usercode
 from paretrim.search import space as spaces
 from paretrim.search.cache import Cache
 from paretrim.search.context import TrialContext
+from paretrim.search.head import on_cluster
 from paretrim.search.job import Job, impossible
 from paretrim.search.parents import Nursery
 from paretrim.search.provenance import origin
@@ -33,6 +34,7 @@ from paretrim.search.station import StationPlan, lay_out
 from paretrim.search.store import JobFolder
 from paretrim.search.workshop import lowering_request
 from paretrim.spaces.anatomy import dissect
+from paretrim.spaces.device import chosen
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def load(job: Job) -> Subject:
         reason = target.find(options.settings).build().unavailable()
         if reason:
             raise UsageError(f"the runtime '{options.runtime}' cannot run on this machine: {reason}")
+    if job.budget.device == "cuda" and not on_cluster() and (reason := torch_cuda.missing()):
+        raise UsageError(f"budget.device is cuda, and trials cannot train there: {reason}")
     usercode.use_folder(job.folder)
     metric = usercode.load_metric(job)
     model = usercode.load_model(job)
@@ -114,7 +118,7 @@ def prepare(
         raise JobError(wrong, f"with the baseline's {score.name} of {score.value:.4f}, the job")
     since = time.monotonic()
     cache = Cache(folder.cache)
-    teacher = _teacher_outputs(subject, cache)
+    teacher = _teacher_outputs(subject, cache, chosen(job.budget.wanted))
     return TrialContext(
         model=subject.model,
         splits=subject.splits.search,
@@ -131,6 +135,7 @@ def prepare(
         nursery=Nursery(cache, _identity(job, subject)) if job.search.share else None,
         preview=job.search.preview,
         origin=origin(job.folder, subject.fingerprints),
+        device=job.budget.wanted,
     )
 
 
@@ -195,11 +200,11 @@ def _other_teacher(space: spaces.Space, model: nn.Module, train: Split) -> nn.Mo
     return teacher
 
 
-def _teacher_outputs(subject: Subject, cache: Cache) -> torch.Tensor | None:
+def _teacher_outputs(subject: Subject, cache: Cache, device: torch.device) -> torch.Tensor | None:
     if not any(part.needs_teacher() for part in subject.space.techniques):
         return None
     teacher, prints = subject.teacher or subject.model, subject.fingerprints
-    return teaching.outputs(teacher, prints.get("teacher", prints["model"]), subject.splits.search.train, cache)
+    return teaching.outputs(teacher, prints.get("teacher", prints["model"]), subject.splits.search.train, cache, device)
 
 
 def _model_hash(model: nn.Module) -> str:

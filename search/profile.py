@@ -26,6 +26,7 @@ from paretrim.evaluators.storage import Storage
 from paretrim.search.context import TrialContext
 from paretrim.search.station import lay_out
 from paretrim.search.workshop import Workshop
+from paretrim.spaces.device import answers, part_of
 from paretrim.spaces.dimension import Choice, Dimension, Range, Value, existing
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.technique import TRAINING
@@ -44,7 +45,7 @@ def profile(context: TrialContext, tell: Callable[[int, int, str], None]) -> Pro
         context: The search's model, data, space and targets.
         tell: Told after each step how many are done, of how many, and which knob comes next.
     """
-    lane = Lane()
+    lane = Lane(gpus=context.gpus)
     taker = _Taker(context, Workshop(context, lane), _SAMPLES)
     effects = taker.effects(_LEVELS, tell)
     with TemporaryDirectory(prefix="paretrim-") as folder:
@@ -66,7 +67,7 @@ def glance(context: TrialContext) -> Profile:
     Args:
         context: The search's model, data, space and targets.
     """
-    taker = _Taker(context, Workshop(context, Lane()), _GLANCE_SAMPLES)
+    taker = _Taker(context, Workshop(context, Lane(gpus=context.gpus)), _GLANCE_SAMPLES)
     effects = tuple(taker.effects(_GLANCE_LEVELS, lambda *_: None))
     return Profile(context.metric.name, len(taker.batch.inputs), taker.loss, taker.score, 0.0, taker.bytes, effects)
 
@@ -153,10 +154,10 @@ class _Taker:
         return path
 
     def _judge(self, model: nn.Module) -> tuple[float, float]:
-        metric = self._context.metric
-        with torch.no_grad():
-            outputs = torch.cat([part.through(model.eval()) for part in self.batch.inputs.split(128)])
-            return float(metric.loss(outputs, self.batch.labels)), metric(outputs, self.batch.labels)
+        metric, batch = self._context.metric, self.batch
+        parts = (part_of(batch, start, start + 128) for start in range(0, len(batch.index), 128))
+        outputs = answers(model.eval(), parts, self._context.place)
+        return float(metric.loss(outputs, batch.labels)), metric(outputs, batch.labels)
 
 
 def _weight_bytes(model: nn.Module, stored: Mapping[str, Storage]) -> float:

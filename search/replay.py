@@ -128,12 +128,12 @@ def remade(
     context = replace(context, channel_ms=result.study.noted("channel_ms", {}), nursery=None)
     recipe, threads = Recipe.of(record.recipe, record.seed), _threads_of(record)
     with _threads(threads), _trainer(int(record.environment.get(WORKERS, 1)), job, context) as trainer:
-        workshop = Workshop(context, Lane(), trainer)
+        workshop = Workshop(context, Lane(gpus=context.gpus), trainer)
         making = workshop.begin(recipe)
         for epoch, each in enumerate(making.train({}), 1):
             say(f"epoch {epoch}: loss {each.loss:.4g}")
         model = making.bake()
-        score = score_torch(model, context.splits.validation, context.metric)
+        score = score_torch(model, context.splits.validation, context.metric, context.place)
         yield Remade(record, context, workshop, recipe, model, score)
 
 

@@ -12,6 +12,7 @@ from paretrim.errors import UsageError
 from paretrim.evaluators import target
 from paretrim.evaluators.target import Activations, Optimization, TargetSettings
 from paretrim.search.places import known_database, without_password
+from paretrim.spaces.device import DeviceName
 
 
 class Section(BaseModel):
@@ -151,6 +152,8 @@ class Budget(Section):
         trial_workers: Processes on one machine that train each trial together, each with its share of every batch.
         trial_cpus: Cores that each of these processes reserves on a cluster; on one machine alone trials share all cores.
         trial_gpus: GPUs that each of them reserves, such as 0.25 where four share one.
+        device: Where trials train: ``auto`` for the GPU where they reserve one, or a share of one, and torch has CUDA, else
+            the CPU; ``cpu`` or ``cuda`` for that alone.
         parallel: Trials at the same time; by default one for each core, or for `trial_workers` cores, at most 8.
         trial_minutes: A trial that takes longer is stopped and counted as failed.
     """
@@ -162,8 +165,21 @@ class Budget(Section):
     trial_workers: Annotated[int, Field(ge=1, le=256)] = 1
     trial_cpus: Annotated[int, Field(ge=1, le=1024)] = 1
     trial_gpus: Annotated[float, Field(ge=0, le=16)] = 0.0
+    device: DeviceName = "auto"
     parallel: Annotated[int, Field(ge=1, le=4096)] = Field(default_factory=_parallel)
     trial_minutes: Annotated[float, Field(gt=0)] = 30.0
+
+    @field_validator("device")
+    @classmethod
+    def _reserved(cls, value: str, info: ValidationInfo) -> str:
+        if value == "cuda" and info.data.get("trial_gpus") == 0:
+            raise ValueError("is cuda, and trials reserve no GPU; give trial_gpus, such as 0.25 where four share one")
+        return value
+
+    @property
+    def wanted(self) -> DeviceName:
+        """Where trials shall train: ``auto`` for a GPU where there is one."""
+        return self.device if self.trial_gpus else "cpu"
 
 
 def checked(check: Callable[[], Any]) -> Any:

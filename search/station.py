@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from paretrim.errors import TrialError
-from paretrim.evaluators import evaluator, machine, recorded
+from paretrim.evaluators import cuda_driver, evaluator, machine, recorded
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.evaluator import Bench, PreviewingEvaluator, Specimen
@@ -22,8 +22,8 @@ from paretrim.evaluators.measurement import Measurement
 from paretrim.evaluators.metrics import Metric
 from paretrim.evaluators.served import served
 from paretrim.evaluators.splits import Split
-from paretrim.evaluators.target import Array, Session, TargetAddress
-from paretrim.tracking.records import Preview
+from paretrim.evaluators.target import Array, Session, TargetAddress, on_device
+from paretrim.tracking.records import GPU, Preview
 
 _TIMED_INPUTS = 32
 _RECORDED_SAMPLES = 16
@@ -138,7 +138,8 @@ class Station:
         """Return what the numbers were measured with: the machine, the runtime and its settings."""
         settings = self.plan.address.settings
         used = {"runtime": self.target.version(), "threads": str(settings.threads), "batch": str(settings.batch_size)}
-        return {**machine.describe(self.bench.cores[-1] if self.bench.cores else 0), **used}
+        gpu = {GPU: cuda_driver.name()} if on_device(self.target) else {}
+        return {**machine.describe(self.bench.cores[-1] if self.bench.cores else 0), **used, **gpu}
 
     def _scores(self, artifact: Artifact, answers: torch.Tensor, expected: float) -> tuple[Measurement, ...]:
         score = self._accuracy.measure(answers)

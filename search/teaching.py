@@ -15,8 +15,10 @@ from paretrim.evaluators.splits import Split
 from paretrim.search.cache import Cache, key
 from paretrim.search.outputs import settle
 from paretrim.search.space import Space
+from paretrim.spaces.device import answers, described
 from paretrim.spaces.distillation import Distillation
 from paretrim.spaces.recovery import Recovery
+from paretrim.spaces.schooling import CPU
 
 _OUTPUTS = "outputs"
 
@@ -50,7 +52,7 @@ def check_teacher(teacher: nn.Module, model: nn.Module, train: Split, path: str)
         )
 
 
-def outputs(teacher: nn.Module, weights: str, train: Split, cache: Cache) -> torch.Tensor:
+def outputs(teacher: nn.Module, weights: str, train: Split, cache: Cache, device: torch.device = CPU) -> torch.Tensor:
     """Return the teacher's outputs on a split, shape ``(N, ...)``; kept ones where any search has computed them before.
 
     Args:
@@ -58,21 +60,21 @@ def outputs(teacher: nn.Module, weights: str, train: Split, cache: Cache) -> tor
         weights: Hash of its weights.
         train: The samples.
         cache: Where they are kept.
+        device: Where they are computed.
 
     Raises:
         DataError: The teacher answers with NaN or infinity.
     """
     # Other processors round in other ways.
-    name = key("teacher", weights, train.fingerprint(), code_of(teacher), torch.backends.cpu.get_cpu_capability())
+    name = key("teacher", weights, train.fingerprint(), code_of(teacher), described(device))
     kept = cache.get(name)
     if kept is not None:
         return load(kept)[_OUTPUTS]
-    with torch.no_grad():
-        answers = torch.cat([batch.inputs.through(teacher) for batch in train.batches(256)])
-    if not bool(torch.isfinite(answers).all()):
+    taught = answers(teacher, train.batches(256), device)
+    if not bool(torch.isfinite(taught).all()):
         raise DataError("the teacher answers some training samples with NaN or infinite values; clean the data first")
-    cache.put(name, save({_OUTPUTS: answers.contiguous()}))
-    return answers
+    cache.put(name, save({_OUTPUTS: taught.contiguous()}))
+    return taught
 
 
 def code_of(model: nn.Module) -> str:

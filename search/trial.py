@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from paretrim.errors import ParetrimError
+from paretrim.evaluators import cuda_driver
 from paretrim.evaluators.artifact import Artifact
 from paretrim.evaluators.cores import Plan
 from paretrim.evaluators.lane import Lane
@@ -25,7 +26,7 @@ from paretrim.search.study import Asked
 from paretrim.search.workshop import Workshop
 from paretrim.spaces.lesson import Trainer
 from paretrim.spaces.recipe import Recipe
-from paretrim.tracking.records import THREADS, WORKERS, Elsewhere, Epoch, Preview, TrialRecord
+from paretrim.tracking.records import GPU, THREADS, WORKERS, Elsewhere, Epoch, Preview, TrialRecord
 
 
 class TrialRunner:
@@ -49,7 +50,7 @@ class TrialRunner:
     ) -> None:
         self._context = context
         self._scratch = scratch
-        self._lane = Lane(waiting=waiting, yielding=plan is None or not plan.spare)
+        self._lane = Lane(waiting=waiting, yielding=plan is None or not plan.spare, gpus=context.gpus)
         self._trained_by = trainer.size if trainer else 1
         self._workshop = Workshop(context, self._lane, trainer)
         folder, validation = Path(mkdtemp(prefix="bench-", dir=scratch)), context.splits.validation
@@ -83,7 +84,7 @@ class TrialRunner:
             yield epoch
         with clocked(seconds, "bake"), self._lane.working():
             model = making.bake()
-            expected = score_torch(model, self._context.splits.validation, self._context.metric)
+            expected = score_torch(model, self._context.splits.validation, self._context.metric, self._context.place)
         main, *others = self._stations
         artifact = self._lowered(main, model, asked.recipe, seconds)
         measurements = main.score(artifact, expected, seconds)
@@ -111,7 +112,9 @@ class TrialRunner:
 
     def _trained_with(self) -> dict[str, str]:
         several = {WORKERS: str(self._trained_by)} if self._trained_by > 1 else {}
-        return {THREADS: str(torch.get_num_threads()), **several}
+        place = self._context.place
+        gpu = {GPU: cuda_driver.name()} if place.type == "cuda" else {}
+        return {THREADS: str(torch.get_num_threads()), **several, **gpu}
 
     def _preview(self, making: Making, recipe: Recipe) -> Preview:
         with TemporaryDirectory(prefix="preview-", dir=self._scratch) as folder:
@@ -145,7 +148,9 @@ class TrialRunner:
         if context.folds < crossvalidation.LEAST:
             return ()
         scores = []
-        for fold in crossvalidation.folds(context.teaches, context.splits, context.teacher, context.folds):
+        for fold in crossvalidation.folds(
+            context.teaches, context.splits, context.teacher, context.folds, context.place
+        ):  # fmt: skip
             schooling = self._workshop.schooling(recipe, fold.train, fold.teacher)
             making = self._workshop.begin(recipe, schooling, alone=True)
             for _ in making.train(seconds):

@@ -34,6 +34,7 @@ class Place:
         threads: That it computes with.
         cores: That it computes on; empty for any.
         yielding: Whether training makes room for measurements.
+        gpus: Names of the GPUs' lanes that it makes room in.
     """
 
     socket: Path
@@ -41,6 +42,7 @@ class Place:
     threads: int
     cores: tuple[int, ...]
     yielding: bool
+    gpus: tuple[str, ...] = ()
 
 
 def work(config: dict[str, Any]) -> None:
@@ -51,7 +53,7 @@ def work(config: dict[str, Any]) -> None:
     torch.set_num_threads(place.threads)
     wire = connect(place.socket)
     material: Material = ray.get(place.material)
-    Worker(wire, Processes(), material, yielding=place.yielding).serve()
+    Worker(wire, Processes(), material, yielding=place.yielding, gpus=place.gpus).serve()
 
 
 class Worker:
@@ -62,11 +64,14 @@ class Worker:
         team: The workers, this one among them.
         material: What the search's lessons have in common.
         yielding: Whether training makes room for measurements.
+        gpus: Names of the GPUs' lanes that it makes room in.
     """
 
-    def __init__(self, wire: Wire, team: Processes, material: Material, *, yielding: bool) -> None:
+    def __init__(
+        self, wire: Wire, team: Processes, material: Material, *, yielding: bool, gpus: tuple[str, ...] = ()
+    ) -> None:  # fmt: skip
         self._wire, self._team, self._material = wire, team, material
-        self._lane = Lane(waiting=self._waiting, yielding=yielding) if team.rank == 0 else None
+        self._lane = Lane(waiting=self._waiting, yielding=yielding, gpus=gpus) if team.rank == 0 else None
         self._orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=self._listen, name="paretrim-wire", daemon=True).start()
 
@@ -97,16 +102,13 @@ class Worker:
 
     def _settled(self, lesson: Lesson) -> Lesson:
         """Return a lesson on this worker's device, in this team."""
-        device = next(lesson.model.parameters()).device
+        device = lesson.schooling.device
         if device.type == "cuda":
             device = torch.device("cuda", self._team.rank % torch.cuda.device_count())
             torch.cuda.set_device(device)
-            lesson.model.to(device)
-            if lesson.schooling.tutor is not None:
-                lesson.schooling.tutor.to(device)
         # One lock for all: with one each, a measurement could come between two members that wait for each other.
         working = nullcontext if self._lane is None else self._lane.working
-        return replace(lesson, schooling=replace(lesson.schooling, working=working, team=self._team))
+        return replace(lesson, schooling=replace(lesson.schooling, working=working, team=self._team, device=device))
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:

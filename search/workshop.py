@@ -47,6 +47,7 @@ class Workshop:
             working=self._lane.working,
             tutor=None if teacher is None else self._context.teaches,
             channel_ms=self._context.channel_ms,
+            device=self._context.place,
         )
 
     def begin(self, recipe: Recipe, schooling: Schooling | None = None, *, alone: bool = False) -> Making:

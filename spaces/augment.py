@@ -66,7 +66,8 @@ class Augmentation:
 
     def _by_user(self, path: str, function: Augment, inputs: torch.Tensor) -> torch.Tensor:
         seed = int(torch.randint(2**31, (1,), generator=self._generator))
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        theirs = [inputs.device] if inputs.is_cuda else []
+        with torch.random.fork_rng(devices=theirs), torch.no_grad():
             torch.manual_seed(seed)
             try:
                 changed: Any = function(inputs.clone())

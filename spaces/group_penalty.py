@@ -52,11 +52,12 @@ class GroupPenalty:
         """Return the penalty, a scalar."""
         total = torch.zeros(())
         for weight, channels, items in self._pressed:
-            energy = torch.full((channels,), 1e-12)
+            energy = torch.full((channels,), 1e-12, device=batch.labels.device)
             for item in items:
                 rows = rows_of(self._graph, item)
                 if rows is not None:
-                    energy = energy.index_add(0, torch.tensor(item.root_idxs), rows.pow(2).sum(dim=1))
+                    places = torch.tensor(item.root_idxs, device=rows.device)
+                    energy = energy.index_add(0, places, rows.pow(2).sum(dim=1))
             total = total + weight * energy.sqrt().sum()
         return self._strength * total
 

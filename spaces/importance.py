@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from paretrim.spaces.attention import Heads, rows_of_heads
+from paretrim.spaces.device import moved, on, settle
 from paretrim.spaces.recurrent import readers
 from paretrim.spaces.schooling import Schooling
 from paretrim.spaces.surgery import produced, read
@@ -92,10 +93,13 @@ def take_gradients(model: nn.Module, schooling: Schooling, seed: int) -> None:
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     model.eval().requires_grad_(True)
     model.zero_grad(set_to_none=True)
-    for batch in islice(schooling.batches(_BATCH_SIZE, seed), _BATCHES):
-        with schooling.working():
-            teacher = None if schooling.teacher is None else schooling.teacher[batch.index]
-            torch.autograd.backward(schooling.loss(batch.inputs.through(model), batch.labels, teacher))
+    with on(schooling.device, model):
+        for batch in islice(schooling.batches(_BATCH_SIZE, seed), _BATCHES):
+            with schooling.working():
+                shown = moved(batch, schooling.device)
+                teacher = None if schooling.teacher is None else schooling.teacher[batch.index].to(schooling.device)
+                torch.autograd.backward(schooling.loss(shown.inputs.through(model), shown.labels, teacher))
+                settle(schooling.device)
     for parameter in model.parameters():
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)

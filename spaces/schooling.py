@@ -15,6 +15,7 @@ from paretrim.spaces.team import Alone, Team
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 """``(outputs, labels, teacher outputs or None) -> scalar``."""
+CPU = torch.device("cpu")
 
 
 class TrainingBatch(Protocol):
@@ -56,6 +57,7 @@ class Schooling:
         channel_ms: Milliseconds that one channel of a group costs on the target, by the group's name; empty unless they
             were measured.
         team: Who trains; each member is given all batches and takes its share of them.
+        device: Where models are trained and what needs gradients is computed; see spaces/device.py.
     """
 
     batches: Callable[[int, int], Iterator[TrainingBatch]]
@@ -68,6 +70,7 @@ class Schooling:
     advance: Callable[[float], None] = lambda _: None
     channel_ms: Mapping[str, float] = field(default_factory=dict)
     team: Team = field(default_factory=Alone)
+    device: torch.device = CPU
 
 
 def stand_for_classes(outputs: torch.Tensor, labels: torch.Tensor) -> bool:

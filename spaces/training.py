@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from paretrim.errors import TrialError
-from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces import optimizers, schedules
 from paretrim.spaces.augment import STRENGTHS, Augmentation
+from paretrim.spaces.device import Samples, moved, on, part_of, settle
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.schooling import Schooling, TrainingBatch
 from paretrim.spaces.team import Share, share
@@ -22,15 +22,6 @@ from paretrim.spaces.team import Share, share
 _FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Far apart, since each batch may take the next seeds.
 _APART = 1_000_003
-
-
-@dataclass(frozen=True)
-class Samples:
-    """A batch as the model sees it: on its device, augmented."""
-
-    inputs: Inputs
-    labels: torch.Tensor
-    index: torch.Tensor
 
 
 def recover(model: nn.Module, recipe: Recipe, schooling: Schooling, epochs: int | None = None) -> Iterator[float]:
@@ -43,6 +34,8 @@ def recover(model: nn.Module, recipe: Recipe, schooling: Schooling, epochs: int 
     samples. What is random within a sample's way through the model differs between members. Batch normalization works
     with the mean and variance of each member's share, and its running statistics are the members' mean.
 
+    The model is on the schooling's device from the first epoch to the last, and at the end where it was.
+
     Args:
         model: In training it is in training mode, afterwards in evaluation mode.
         recipe: Says how to train.
@@ -51,14 +44,19 @@ def recover(model: nn.Module, recipe: Recipe, schooling: Schooling, epochs: int 
 
     Raises:
         TrialError: The loss became NaN or infinite, or depends on no parameter, or the batch size is 1 where batch
-            normalization needs more.
+            normalization needs more, or the device's memory is full.
         UserCodeError: The user's augmentation failed.
     """
     epochs = int(recipe.number("recovery.epochs")) if epochs is None else epochs
-    weights = [p for p in model.parameters() if p.requires_grad]
-    if epochs == 0 or not weights:
+    if epochs == 0 or not any(p.requires_grad for p in model.parameters()):
         return
-    torch.manual_seed(recipe.seed + _APART * schooling.team.rank)
+    with on(schooling.device, model, schooling.tutor):
+        yield from _recovered(model, recipe, schooling, epochs)
+
+
+def _recovered(model: nn.Module, recipe: Recipe, schooling: Schooling, epochs: int) -> Iterator[float]:
+    torch.manual_seed(recipe.seed + _APART * schooling.team.rank)  # of all devices
+    weights = [p for p in model.parameters() if p.requires_grad]
     training = _Training(model, weights, recipe, schooling, epochs)
     patience, best, waited = recipe.number("recovery.early_stop", math.inf), math.inf, 0
     for epoch in range(epochs):
@@ -79,7 +77,7 @@ class _Training:
         self._model, self._weights, self._schooling, self._seed = model, weights, schooling, recipe.seed
         self._team = schooling.team
         self._averages, self._others = _buffers(model)
-        self._device = weights[0].device
+        self._device = schooling.device
         self._needs_two = any(isinstance(module, _BatchNorm) for module in model.modules())
         self._size = int(recipe.number("recovery.batch_size", 64))
         if self._size == 1 and self._needs_two:
@@ -124,6 +122,7 @@ class _Training:
                     self._step()
                 else:
                     self._team.meet()
+                settle(self._device)
         total, seen = self._team.total([total, seen])
         self._team.follow(self._others)
         mean = total / seen if seen else 0.0
@@ -139,13 +138,13 @@ class _Training:
         return min(self._together, self._batches - position // self._together * self._together)
 
     def _shown(self, batch: TrainingBatch, part: Share) -> Samples:
-        own = slice(part.start, part.stop)
-        inputs = batch.inputs[own].to(self._device)
+        shown = moved(part_of(batch, part.start, part.stop), self._device)
+        inputs = shown.inputs
         if self._augmentation is not None:
             inputs = inputs.each(self._augmentation)
         if self._channels_last:
             inputs = inputs.each(_channels_last)
-        return Samples(inputs, batch.labels[own].to(self._device), batch.index[own])
+        return replace(shown, inputs=inputs)
 
     def _learn(self, batch: Samples, group: int, weight: float) -> float:
         """Add the gradients of a part of a batch to those that the next step is made of, and return its loss."""

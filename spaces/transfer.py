@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, get_args
 
 import torch
@@ -55,10 +55,12 @@ class FeatureTransfer:
         if self._asked is not batch.inputs.parts[0]:
             with torch.no_grad():
                 batch.inputs.through(self._tutor)
-        distances = [
-            self._distance(self._given[mine].float(), self._taught[theirs].float(), *linear)
-            for (mine, theirs), linear in zip(self._pairs, self._linear, strict=True)
-        ]
+        # Products of all activations of a sample are beyond the range of half floats.
+        with _plain_precision(batch.labels.device.type):
+            distances = [
+                self._distance(self._given[mine].float(), self._taught[theirs].float(), *linear)
+                for (mine, theirs), linear in zip(self._pairs, self._linear, strict=True)
+            ]
         self._forget()
         return self._weight * torch.stack(distances).mean()
 
@@ -205,6 +207,10 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def _plain_precision(kind: str) -> AbstractContextManager[object]:
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def _pooled(maps: Tensor, size: _Shape) -> Tensor:

@@ -15,6 +15,8 @@ State = Literal["complete", "stopped", "failed"]
 BASELINE = "baseline"
 THREADS = "torch_threads"
 """In a trial's environment: the threads that it was trained with."""
+GPU = "gpu"
+"""In a trial's environment: the GPU that it was trained or measured on; there only where it was."""
 WORKERS = "training_workers"
 """In a trial's environment: the processes that trained it together; there only where they were several."""
 

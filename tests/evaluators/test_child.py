@@ -20,7 +20,7 @@ FAKE = TargetAddress(f"{FakeTarget.__module__}:{FakeTarget.__name__}", TargetSet
 Replace = Callable[[str], None]
 PROMISED = {
     "latency": {"models", "crowd", "others_present", "throughput"},
-    "memory": {"peak_bytes", "device"},
+    "memory": {"peak_bytes", "device", "account"},
 }
 
 

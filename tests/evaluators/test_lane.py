@@ -7,7 +7,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +20,7 @@ OCCUPANT = """
 import sys
 from pathlib import Path
 from paretrim.evaluators.lane import Lane
-lane = Lane(Path(sys.argv[1]), patience_s=float(sys.argv[3]))
+lane = Lane(Path(sys.argv[1]), patience_s=float(sys.argv[3]), gpus=sys.argv[4].split()).measuring_on(sys.argv[5].split())
 print("ready", flush=True)
 sys.stdin.readline()
 with getattr(lane, sys.argv[2])() as alone:
@@ -35,8 +35,11 @@ _WHILE_S = 0.3
 class Occupant:
     """A process that works or measures in a lane."""
 
-    def __init__(self, folder: Path, role: str, patience_s: float = 60.0) -> None:
-        command = [sys.executable, "-c", OCCUPANT, str(folder), role, str(patience_s)]
+    def __init__(
+        self, folder: Path, role: str, patience_s: float = 60.0, gpus: Sequence[str] = (), measured: Sequence[str] = ()
+    ) -> None:
+        given = [str(folder), role, str(patience_s), " ".join(gpus), " ".join(measured)]
+        command = [sys.executable, "-c", OCCUPANT, *given]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.expect("ready")
 
@@ -83,8 +86,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Give a function that starts an occupant of one lane."""
     with contextlib.ExitStack() as stack:
 
-        def started(role: str, patience_s: float = 60.0) -> Occupant:
-            occupant = Occupant(tmp_path, role, patience_s)
+        def started(role: str, patience_s: float = 60.0, **gpus: Sequence[str]) -> Occupant:
+            occupant = Occupant(tmp_path, role, patience_s, **gpus)
             stack.callback(occupant.close)
             return occupant
 
@@ -221,3 +224,62 @@ def test_waiting_is_told_so_that_no_time_limit_counts_it(tmp_path: Path) -> None
         with lane.measuring() as alone:
             assert not alone
     assert told == ["waits", "goes on"]
+
+
+class TestGpus:
+    """Each GPU has a lane as well, which training on it and measurements on it share."""
+
+    def test_a_measurement_on_a_gpu_waits_for_training_there_whatever_cores_that_has(self, tmp_path: Path) -> None:
+        training = Lane(tmp_path, yielding=False, gpus=["a"])
+        with training.working():
+            with Lane(tmp_path, patience_s=0.1).measuring_on(["a"]).measuring() as alone:
+                assert not alone
+            with Lane(tmp_path, patience_s=0.1).measuring_on(["b"]).measuring() as alone:
+                assert alone
+            with Lane(tmp_path, patience_s=0.1).measuring() as alone:
+                assert alone
+
+    def test_training_waits_for_a_measurement_on_its_gpu(self, start: Start, tmp_path: Path) -> None:
+        # The occupant works on two GPUs, of which one is measured.
+        worker = start("working", gpus=["b", "a"])
+        with Lane(tmp_path).measuring_on(["a"]).measuring() as alone:
+            assert alone
+            worker.ask()
+            assert not worker.says()
+        worker.expect("in None")
+
+    def test_a_waiting_measurement_keeps_new_training_off_its_gpu(self, start: Start) -> None:
+        first, second = start("working", gpus=["a"]), start("working", gpus=["a"])
+        measurer = start("measuring", measured=["a"])
+        first.enter()
+        measurer.ask()
+        assert not measurer.says()
+        second.ask()
+        assert not second.says()
+        first.leave()
+        measurer.expect("in True")
+        measurer.leave()
+        second.expect("in None")
+
+    def test_a_measurement_on_the_processor_lets_training_on_other_cores_go_on(self, tmp_path: Path) -> None:
+        with Lane(tmp_path).measuring() as alone, Lane(tmp_path, yielding=False, gpus=["a"]).working():
+            assert alone
+
+    def test_measurements_on_two_gpus_come_one_after_the_other(self, tmp_path: Path) -> None:
+        # They share the processor, which launches what a GPU computes.
+        with Lane(tmp_path).measuring_on(["a"]).measuring() as first:
+            assert first
+            with Lane(tmp_path, patience_s=0.1).measuring_on(["b"]).measuring() as second:
+                assert not second
+
+    def test_a_killed_measurement_frees_the_gpu(self, start: Start, tmp_path: Path) -> None:
+        measurer = start("measuring", measured=["a"])
+        measurer.enter(alone=True)
+        measurer.kill()
+        with Lane(tmp_path, patience_s=0.2).measuring_on(["a"]).measuring() as alone:
+            assert alone
+
+    def test_there_are_files_for_each_gpu(self, tmp_path: Path) -> None:
+        with Lane(tmp_path, gpus=["GPU-1"]).working():
+            names = {path.name for path in tmp_path.iterdir()}
+        assert names == {"gate", "room", "gpu-GPU-1-gate", "gpu-GPU-1-room"}

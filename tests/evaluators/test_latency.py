@@ -30,7 +30,9 @@ NAMES = {
 } | {f"latency_{name}_ms" for name in ("p50", "p90", "p99", "min", "mean", "std")}
 
 
-def timed(milliseconds: float, ratio: float = 1.0, width: float = 0.01, spread: float = 0.02) -> dict[str, Any]:
+def timed(
+    milliseconds: float, ratio: float = 1.0, width: float = 0.01, spread: float = 0.02, how: str = ""
+) -> dict[str, Any]:
     """Return a model's times as a measuring process tells them; width is half an interval's, as a share."""
     around = np.array([1.0, 1.0 - width, 1.0 + width])
     seconds = {
@@ -42,6 +44,7 @@ def timed(milliseconds: float, ratio: float = 1.0, width: float = 0.01, spread: 
         "spread": spread,
         "layouts": 7,
         "calls": 1234,
+        "how": how,
         **seconds,
     }
 
@@ -132,6 +135,11 @@ class TestNumbers:
         assert attempts == 1
         values = [latency_of(each, 2.0).value for each in contest.models]
         assert values == pytest.approx([2.0, 3.2, 1.0])
+
+    def test_what_was_timed_on_a_device_is_told(self, canned: Canned, bench: Bench, subject: Specimen) -> None:
+        canned([told(timed(2.0), timed(3.0, how="on the device, as a CUDA graph"))])
+        found = next(each for each in LatencyEvaluator().measure(subject, bench) if each.name == "latency_ms")
+        assert found.how.startswith("fastest third of 7 layouts, on the device, as a CUDA graph")
 
 
 NOISY = [

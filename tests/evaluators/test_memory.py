@@ -28,7 +28,8 @@ MB = 1e6
 
 def peaks(*resident: float, device: tuple[int, int] | None = None) -> list[dict[str, Any]]:
     """Return what processes with such peaks answer."""
-    return [{"peak_bytes": value, "device": device} for value in resident]
+    account = "peak on the device"
+    return [{"peak_bytes": value, "device": device, "account": account} for value in resident]
 
 
 def measured(evaluator: MemoryEvaluator, subject: Specimen, bench: Bench) -> dict[str, Measurement]:
@@ -105,6 +106,21 @@ class TestAnswers:
         found = measured(MemoryEvaluator(), subject, bench)
         assert found["device_memory_allocated_bytes"].value == 200
         assert found["device_memory_reserved_bytes"].value == 300
+        assert found["device_memory_reserved_bytes"].how == "peak on the device"
+
+    def test_memory_of_a_device_is_taken_while_nothing_trains_there(
+        self, canned: Canned, bench: Bench, subject: Specimen
+    ) -> None:
+        ours, empty = peaks(5 * MB, 5 * MB, device=(100, 300)), peaks(1 * MB, 1 * MB, device=(0, 0))
+        requests, folder = canned([*ours, *empty]), bench.baseline.parent / "lane"
+        lane = Lane(folder).measuring_on(["a"])
+        place = dataclasses.replace(bench, lane=lane, on_device=True)
+        with ThreadPoolExecutor(1) as pool:
+            with Lane(folder, yielding=False, gpus=["a"]).working():
+                other = pool.submit(MemoryEvaluator().measure, subject, place)
+                time.sleep(0.2)
+                assert requests() == []
+            assert other.result()[0].value == 4 * MB
 
 
 @pytest.mark.usefixtures("helpers")

@@ -126,7 +126,7 @@ def test_a_mistake_tells_what_was_given_what_is_allowed_and_what_may_be_meant(tm
     text = f"{NEEDED}budget:\n  trails: 5\nspace:\n  pruning:\n    importance: l3\n"
     assert mistakes(tmp_path, text) == [
         "line 4, budget.trails: unknown key; allowed: trials, minutes, training_seconds, patience, trial_workers, trial_cpus, "
-        "trial_gpus, parallel, trial_minutes; did you mean 'trials'?",
+        "trial_gpus, device, parallel, trial_minutes; did you mean 'trials'?",
         "line 7, space.pruning.importance: input should be one of l1, l2, taylor, geometric_median, bn_scale, random; given 'l3'",
     ]
 
@@ -230,7 +230,16 @@ def test_a_key_left_out_of_the_example_has_the_value_shown_there() -> None:
 
 def test_the_example_shows_every_setting() -> None:
     shown = set(leaves(yaml.safe_load(EXAMPLE.read_text())))
-    named = ("minutes", "training_seconds", "patience", "trial_workers", "trial_cpus", "trial_gpus", "parallel")
+    named = (
+        "minutes",
+        "training_seconds",
+        "patience",
+        "trial_workers",
+        "trial_cpus",
+        "trial_gpus",
+        "device",
+        "parallel",
+    )
     budget = {f"budget.{name}" for name in named}
     storage = {f"storage.{name}" for name in ("folder", "study", "tracking", "keep_mb")}
     commented = {
