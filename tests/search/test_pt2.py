@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from ray import cloudpickle
 from torch import nn
 
 from paretrim.errors import SourceError
