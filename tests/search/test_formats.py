@@ -27,7 +27,7 @@ def trial(finished: Result) -> int:
     return min(done, key=lambda r: r.metrics["weights"]).number
 
 
-@pytest.fixture(scope="module", params=list(FORMATS))
+@pytest.fixture(scope="module", params=["openvino", pytest.param("pt2", marks=pytest.mark.slow), "safetensors"])
 def exported(
     finished: Result, trial: int, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Exported:
