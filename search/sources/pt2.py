@@ -17,6 +17,8 @@ from paretrim.search.sources.pt2_network import Network
 
 Tensor = torch.Tensor
 _CLOSE = 1e-4
+# Convolutions of all kinds have one base in torch.
+_LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 def from_pt2(path: str | Path) -> nn.Module:
@@ -57,8 +59,17 @@ def from_pt2(path: str | Path) -> nn.Module:
             f"'{place}', written by torch {file.version}, is not understood ({type(error).__name__}: {error}); export it again "
             f"with torch {torch.__version__}"
         ) from error
+    _check_layers(network, place, file.version)
     _check_answers(network, plain, _example(file, found), str(place))
     return network
+
+
+def _check_layers(network: nn.Module, place: Path, version: str) -> None:
+    if not any(isinstance(module, _LAYERS) for module in network.modules()):
+        raise SourceError(
+            f"'{place}', written by torch {version}, has no convolution or linear layer that can be told to be one, so there is "
+            "nothing to compress; export the model as it is trained: not decomposed (run_decompositions), and with plain weights"
+        )
 
 
 def _check_free(program: Listing) -> None:

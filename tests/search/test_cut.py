@@ -52,7 +52,7 @@ def test_no_group_is_in_two_splits(count: int, seed: int) -> None:
     try:
         splits = from_arrays(column(count * 5), rng.integers(0, 2, count * 5), groups=groups, shares=Shares(seed=seed))
     except DataError as error:
-        assert "leave nothing for" in str(error)  # noqa: PT017 - of so few groups one may be too large
+        assert "leave nothing for" in str(error)  # of so few groups one may be too large
         return
     found = places(splits)
     held = [{groups[i] for i in found[name]} for name in PARTS]
@@ -129,7 +129,11 @@ def test_too_few_samples_or_groups_are_refused() -> None:
 
 
 def test_the_usual_names_of_splits_are_understood() -> None:
-    assert usual_splits(["Train", "dev", "test", "extra"], "x") == {"train": "Train", "validation": "dev", "test": "test"}
+    assert usual_splits(["Train", "dev", "test", "extra"], "x") == {
+        "train": "Train",
+        "validation": "dev",
+        "test": "test",
+    }
     with pytest.raises(DataError, match="x has dev; none of them is for training"):
         usual_splits(["dev"], "x")
     with pytest.raises(DataError, match="val and dev are for the same split"):

@@ -66,7 +66,8 @@ def test_codes_are_the_same_in_all_tables(tmp_path: Path) -> None:
     train, test = train[train.color != "blue"], test[test.color == "blue"]
     train.to_parquet(tmp_path / "train.parquet")
     test.to_parquet(tmp_path / "test.parquet")
-    splits = from_frame(tmp_path / "train.parquet", "kind", inputs={"color": "color", "long": "long"}, test=tmp_path / "test.parquet")
+    columns = {"color": "color", "long": "long"}
+    splits = from_frame(tmp_path / "train.parquet", "kind", inputs=columns, test=tmp_path / "test.parquet")
     assert set(splits.test.unseal().first(20).inputs.parts[0].tolist()) == {0}
     assert set(splits.search.train.first(60).inputs.parts[0].tolist()) == {1, 2}
     assert splits.counts()["test"] == len(test)

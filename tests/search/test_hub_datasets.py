@@ -61,7 +61,9 @@ def test_a_saved_dataset_keeps_its_splits_and_its_names(tmp_path: Path) -> None:
         {"x": datasets.Sequence(datasets.Value("float32")), "label": datasets.ClassLabel(names=["b", "a"])}
     )
     made = {
-        name: datasets.Dataset.from_dict({"x": [[float(i + s)] * 3 for i in range(n)], "label": [0, 1] * (n // 2)}, features)
+        name: datasets.Dataset.from_dict(
+            {"x": [[float(i + s)] * 3 for i in range(n)], "label": [0, 1] * (n // 2)}, features
+        )
         for name, n, s in (("train", 20, 0), ("validation", 6, 100), ("test", 4, 200))
     }
     datasets.DatasetDict(made).save_to_disk(tmp_path / "saved")
@@ -87,7 +89,9 @@ def test_columns_become_inputs_by_position_or_by_name(tmp_path: Path) -> None:
 def test_a_tokenizers_folder_makes_inputs_of_texts(tmp_path: Path) -> None:
     import transformers
 
-    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "and", "word1", "word2"]))
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "and", "word1", "word2"])
+    )
     transformers.BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "tokenizer")
     pd.DataFrame(rows()).to_parquet(tmp_path / "data.parquet")
     splits = from_datasets(tmp_path / "data.parquet", tokenizer=tmp_path / "tokenizer", length=9)
@@ -109,7 +113,7 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ends with '\.npy'"):
         (tmp_path / "x.npy").touch()
         from_datasets(tmp_path / "x.npy", "age")
-    with pytest.raises(DataError, match="has no column 'ages'.*did you mean 'age'"):
+    with pytest.raises(DataError, match=r"has no column 'ages'.*did you mean 'age'"):
         from_datasets(tmp_path / "data.parquet", "ages")
     with pytest.raises(DataError, match="give either inputs"):
         from_datasets(tmp_path / "data.parquet")

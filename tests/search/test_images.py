@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
 from ray import cloudpickle
 
 from paretrim.data import Shares, from_images

@@ -45,7 +45,12 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     try:
         with mlflow.start_run() as run:
             program = mlflow.pytorch.log_model(
-                net(), name="net", input_example=example, serialization_format="pt2", registered_model_name="tiny", **options
+                net(),
+                name="net",
+                input_example=example,
+                serialization_format="pt2",
+                registered_model_name="tiny",
+                **options,
             )
             fixed = mlflow.pytorch.log_model(
                 net(), name="fixed", input_example=example[:1], serialization_format="pt2", **options
@@ -72,7 +77,9 @@ def test_a_folder_is_taken_as_it_is(registry: Registry, tmp_path: Path) -> None:
 
 
 def test_a_program_for_one_sample_is_refused_with_how_to_log_it(registry: Registry) -> None:
-    with pytest.raises(SourceError, match=r"fixed number of samples.*log it again with .*input_example=x.*two samples or more"):
+    with pytest.raises(
+        SourceError, match=r"fixed number of samples.*log it again with .*input_example=x.*two samples or more"
+    ):
         from_mlflow(registry.fixed, tracking_uri=registry.tracking)
 
 

@@ -165,7 +165,9 @@ def test_pruning_finds_channels_and_the_layers_in_their_order(saved: tuple[nn.Mo
     if isinstance(net, Words):
         assert "block.linear1" in {group.name for group in anatomy.groups}
     else:
-        assert [layer.name for layer in anatomy.layers] == [layer.name for layer in dissect(net, Inputs.of(example(2))).layers]
+        assert [layer.name for layer in anatomy.layers] == [
+            layer.name for layer in dissect(net, Inputs.of(example(2))).layers
+        ]
 
 
 def test_programs_that_differ_in_a_setting_alone_are_told_apart(tmp_path: Path) -> None:
@@ -207,6 +209,15 @@ def test_a_branch_that_depends_on_values_is_refused(tmp_path: Path) -> None:
     path = save(Branching().eval(), tmp_path / "net.pt2", {"x": torch.randn(2, 3)})
     with pytest.raises(SourceError, match="a graph within the graph"):
         from_pt2(path)
+
+
+def test_a_decomposed_program_is_refused_since_no_layer_can_be_told(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval()
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(net, (torch.randn(2, 4),), dynamic_shapes=({0: batch},))
+    torch.export.save(program.run_decompositions(), tmp_path / "net.pt2")
+    with pytest.raises(SourceError, match=r"not decomposed \(run_decompositions\)"):
+        from_pt2(tmp_path / "net.pt2")
 
 
 @pytest.mark.parametrize(

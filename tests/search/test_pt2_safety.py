@@ -127,7 +127,11 @@ def test_the_structure_of_outputs_imports_nothing(honest: Path) -> None:
     def change(document: dict[str, Any]) -> None:
         call = document["graph_module"]["module_call_graph"][0]["signature"]
         context = {"default_factory_module": "antigravity", "default_factory_name": "geohash", "dict_context": ["a"]}
-        spec = {"type": "collections.defaultdict", "context": context, "children_spec": [json.loads(call["out_spec"])[1]]}
+        spec = {
+            "type": "collections.defaultdict",
+            "context": context,
+            "children_spec": [json.loads(call["out_spec"])[1]],
+        }
         call["out_spec"] = json.dumps([1, spec])
 
     with pytest.raises(SourceError, match=r"its outputs as a collections\.defaultdict"):

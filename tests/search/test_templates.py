@@ -135,7 +135,7 @@ def lacking(*packages: str) -> str:
             if importlib.util.find_spec(package) is None:
                 return f"{package} is not installed"
             importlib.import_module(package)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a broken installation raises
             return f"{package} does not import: {error}"
     return ""
 

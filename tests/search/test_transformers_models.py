@@ -29,12 +29,14 @@ KINDS = ("bert", "distilbert", "gpt2")
 def imports(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None and importlib.import_module(package) is not None
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever a broken installation raises
         return False
 
 
 with_transformers = pytest.mark.skipif(not imports("transformers"), reason="transformers is not installed")
-with_timm = pytest.mark.skipif(not imports("timm"), reason="timm is not installed, or has no torchvision that fits torch")
+with_timm = pytest.mark.skipif(
+    not imports("timm"), reason="timm is not installed, or has no torchvision that fits torch"
+)
 
 
 def sentences(count: int) -> dict[str, torch.Tensor]:
@@ -150,7 +152,9 @@ def test_an_unknown_task_is_refused_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("package", ["transformers", "timm"])
-def test_a_missing_package_is_told_with_its_extra(package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_package_is_told_with_its_extra(
+    package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"pip install 'paretrim\[{package}\]'"):
         models.from_transformers(tmp_path) if package == "transformers" else models.from_timm("resnet18", tmp_path)
