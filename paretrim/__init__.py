@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from paretrim import data, models
     from paretrim.errors import ParetrimError
     from paretrim.evaluators.preprocessing import Preprocessing
     from paretrim.evaluators.splits import Splits
@@ -29,6 +30,9 @@ _HOME = {
     "resume": "paretrim.search.api",
 }
 
+# Modules of their own, which are imported when they are first asked for too.
+_MODULES = ("data", "models")
+
 __all__ = [
     "Job",
     "ParetrimError",
@@ -36,7 +40,9 @@ __all__ = [
     "Result",
     "Splits",
     "__version__",
+    "data",
     "load_result",
+    "models",
     "resume",
     "search",
 ]
@@ -46,6 +52,8 @@ def __getattr__(name: str) -> Any:
     if name == "search":
         # The package of that name is callable: paretrim.search(job). See search/__init__.py.
         return import_module("paretrim.search")
+    if name in _MODULES:
+        return import_module(f"paretrim.{name}")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'paretrim' has no attribute '{name}'")

@@ -6,6 +6,7 @@
     ├── UsageError                exit code 2: what was asked cannot be done as asked
     │   ├── JobError              a job file or Job with one or more mistakes
     │   ├── UserCodeError         a model, data or metric function that does not import, raises, or returns the wrong thing
+    │   ├── SourceError           a file, folder or name that a model was to come from, and that cannot be taken
     │   ├── DataError             splits that overlap, are empty, or do not fit the model
     │   ├── UnknownJobError       no such job in the store
     │   ├── ResumeError           the job changed since it was started
@@ -71,6 +72,10 @@ class JobError(UsageError):
 
 class UserCodeError(UsageError):
     """A user's function that does not import, raises, or returns the wrong thing."""
+
+
+class SourceError(UsageError):
+    """A file, folder or name that a model was to come from, and that cannot be taken."""
 
 
 class DataError(UsageError):

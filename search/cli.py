@@ -191,13 +191,22 @@ def resume(
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write into.")]) -> None:
-    """Write a job file and a module that work as they are, to be edited."""
-    from paretrim.search.scaffold import write
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write into.")],
+    template: Annotated[
+        str, typer.Option(metavar="NAME", help="What to start from; an unknown name lists what there is.")
+    ] = "example",
+) -> None:
+    """Write a job file and a module to be edited: the example, which works as it is, or a template for your own."""
+    from paretrim.search import scaffold
 
-    for path in write(folder):
+    for path in scaffold.write(folder, template):
         typer.echo(f"wrote {path}")
-    typer.echo(f"run it with: paretrim search {folder / 'job.yaml'}")
+    job = folder / "job.yaml"
+    if template == scaffold.DEFAULT:
+        typer.echo(f"run it with: paretrim search {job}")
+    else:
+        typer.echo(f"edit {folder / 'net.py'}, then try it with: paretrim check {job}")
 
 
 results.register(app)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from importlib.metadata import version
 
 import torch
@@ -21,6 +22,7 @@ from paretrim.spaces.recovery import Recovery
 from paretrim.spaces.schooling import CPU
 
 _OUTPUTS = "outputs"
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def named_teacher(space: Space) -> str | None:
@@ -78,8 +80,8 @@ def outputs(teacher: nn.Module, weights: str, train: Split, cache: Cache, device
 
 
 def code_of(model: nn.Module) -> str:
-    """Return a hash of what, beside its weights, a model's outputs depend on: its modules' source, and the versions."""
-    texts = {f"paretrim {version('paretrim')} torch {torch.__version__}"}
+    """Return a hash of what, beside its weights, a model's outputs depend on: its modules' settings and source, and versions."""
+    texts = {f"paretrim {version('paretrim')} torch {torch.__version__}", _ADDRESS.sub("", repr(model))}
     for kind in {type(module) for module in model.modules()}:
         texts.add(f"{kind.__module__}.{kind.__qualname__}")
         if kind.__module__.split(".")[0] != "torch":

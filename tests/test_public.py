@@ -24,10 +24,12 @@ PARTS = ("evaluators", "search", "spaces", "tracking")
 MODULES = sorted(
     [f"paretrim.{path.stem}" for path in PACKAGE.glob("*.py")]
     + [f"paretrim.{part}.{path.stem}" for part in PARTS for path in (PACKAGE / part).glob("*.py")]
+    + [f"paretrim.search.sources.{path.stem}" for path in (PACKAGE / "search" / "sources").glob("*.py")]
 )
 # Distributions whose modules have other names.
 DISTRIBUTIONS = {
     "yaml": "pyyaml",
+    "PIL": "pillow",
     "sklearn": "scikit-learn",
     "torch_pruning": "torch-pruning",
     "pynvml": "nvidia-ml-py",
