@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +17,7 @@ from torch import nn
 
 from paretrim.errors import OutputExistsError, UsageError
 from paretrim.search import prepare, scaffold
+from paretrim.search.cli import main
 from paretrim.search.jobfile import load
 
 from .helper_programs import save
@@ -93,17 +93,12 @@ def with_datasets(folder: Path) -> None:
 
 
 def with_mlflow(folder: Path) -> None:
-    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    mlflow.set_experiment(experiment_id=mlflow.create_experiment("nets", artifact_location=str(folder / "artifacts")))
-    with mlflow.start_run():
-        mlflow.pytorch.log_model(
-            Net().eval(),
-            name="net",
-            input_example=np.zeros((2, FEATURES), np.float32),
-            serialization_format="pt2",
-            registered_model_name="net",
-            pip_requirements=["torch"],
-        )
+    # A registry takes seconds to fill; see test_mlflow_models.py. A folder of the same files is named as a user would.
+    (folder / "logged" / "data").mkdir(parents=True)
+    (folder / "logged" / "MLmodel").write_text("flavors: {pytorch: {model_data: data}}")
+    program(folder / "logged" / "data")
+    module = folder / "net.py"
+    module.write_text(module.read_text().replace("models:/net/1", str(folder / "logged")))
     arrays(folder)
 
 
@@ -159,9 +154,7 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave this process as it was: each template's module has the same name."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "net", raising=False)
-    before = mlflow.get_tracking_uri()
     yield
-    mlflow.set_tracking_uri(before)
     sys.modules.pop("net", None)
 
 
@@ -192,6 +185,20 @@ def test_an_unknown_template_lists_what_there_is(tmp_path: Path) -> None:
     assert all(f"  {name} " in said for name in scaffold.templates())
     assert "Data from NumPy arrays." in said
     assert not (tmp_path / "new").exists()
+
+
+def test_the_command_line_writes_one_and_says_what_is_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, code in (("frame", 0), ("fram", 2)):
+        monkeypatch.setattr(sys, "argv", ["paretrim", "init", "--template", name, str(tmp_path / "mine")])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == code
+    output, errors = capsys.readouterr()
+    assert f"edit {tmp_path / 'mine' / 'net.py'}, then try it with: paretrim check" in output
+    assert "did you mean 'frame'?" in errors
+    assert "loaders" in errors
 
 
 def test_each_template_says_in_a_line_what_it_is_for() -> None:
