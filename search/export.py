@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
 
-from paretrim.errors import ArtifactError, MeasurementError
+from paretrim.errors import ArtifactError, MeasurementError, UsageError
 from paretrim.evaluators import evaluator, target
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.artifact import Artifact
@@ -21,7 +21,7 @@ from paretrim.evaluators.served import served
 from paretrim.evaluators.splits import Splits
 from paretrim.evaluators.target import Array, TargetAddress
 from paretrim.search import unlabelled, usercode
-from paretrim.search.formats import Format, Point, convert, suffix_of
+from paretrim.search.formats import SUFFIXES, Format, Point, convert, suffix_of
 from paretrim.search.job import Job
 from paretrim.search.result import Result, artifact_of
 from paretrim.search.station import samples_path, timed_inputs
@@ -56,7 +56,7 @@ def export(
         say: Told what goes on where the point is made again.
 
     Raises:
-        UsageError: There is no such format, or it cannot hold this model.
+        UsageError: There is no such format, it cannot hold this model, or the artifact is of a kind that no bundle has.
         OutputExistsError: The folder exists.
         ArtifactError: Hash, size, outputs or accuracy differ, or with `strict` a timing; nothing is left.
     """
@@ -73,6 +73,11 @@ def _as_scored(result: Result, row: Row, splits: Splits, folder: Path, partial: 
     """Write the file that was scored, and measure it again."""
     artifact, report = artifact_of(result, row.trial), result.require_report()
     settings = result.job.targets[result.target].settings
+    if artifact.suffix not in SUFFIXES.values():
+        raise UsageError(
+            f"a bundle's script runs {', '.join(SUFFIXES.values())} files, and trial {row.trial} of the runtime "
+            f"'{settings.runtime}' is a '{artifact.suffix}' file; take it as it is, packed with xz: {artifact.path}"
+        )
     address = target.find(settings)
     record = next(r for r in result.records if r.number == row.trial)
     samples, runtime = samples_path(artifact.path), address.build().version()

@@ -70,9 +70,11 @@ def test_a_damaged_artifact_is_refused_and_leaves_nothing(finished: Result, tmp_
 
 def test_a_file_that_the_script_cannot_run_is_refused(finished: Result, tmp_path: Path) -> None:
     path = artifact_of(finished, 1).path
-    other = path.rename(path.with_name(path.name.replace(".onnx.", ".pt2.")))
+    other = path.rename(path.with_name(path.name.replace(".onnx.", ".mlir.")))
     try:
-        with pytest.raises(UsageError, match=r"runs ONNX files, and trial 1 .* is a '\.pt2' file; take it as it is"):
+        with pytest.raises(
+            UsageError, match=r"runs .*\.pt2.* files, and trial 1 .* is a '\.mlir' file; take it as it is"
+        ):
             finished.export(tmp_path / "bundle", trial=1)
     finally:
         other.rename(path)

@@ -128,7 +128,7 @@ def test_a_recurrent_layer_and_a_table_are_sent_with_their_grids() -> None:
     # What a worker has trained comes back as a snapshot.
     Snapshot.of(there.model).give(twin)
     tokens = split.first(4).inputs
-    assert torch.equal(twin.eval()(tokens), there.model.eval()(tokens))
+    assert torch.equal(tokens.through(twin.eval()), tokens.through(there.model.eval()))
 
 
 class Texts(nn.Module):

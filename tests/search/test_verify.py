@@ -94,7 +94,7 @@ def lose_the_hashes(folder: Path) -> None:
 
 
 def of_a_later_version(folder: Path) -> None:
-    edit(folder, "bundle.json", b'"schema": 2', b'"schema": 3')
+    edit(folder, "bundle.json", b'"schema": 3', b'"schema": 4')
     sums.write(folder)
 
 
@@ -240,7 +240,7 @@ def test_a_runtime_that_may_unpickle_is_not_taken_from_a_bundle(bundle: Path, jo
     edit_json(bundle, "bundle.json", lambda document: document["target"].update(runtime="torch-compile"))
     assert verify(bundle).holds
     with pytest.raises(
-        UsageError, match="only onnxruntime, onnxruntime-cuda, openvino are used to measure a bundle again"
+        UsageError, match="only onnxruntime, onnxruntime-cuda, openvino, openvino-ir are used to measure a bundle again"
     ):
         verify(bundle, job_file)
 
