@@ -140,6 +140,7 @@ def test_the_file_answers_as_torch_does_on_the_grid(name: str, bits: int, tmp_pa
     assert kinds == {"float16" if bits == 16 else "int8"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["uniform", "lsq", "power_of_two", "codebook", "noise"])
 @pytest.mark.parametrize("granularity", ["channel", "tensor"])
 def test_grids_of_all_families_come_through(family: str, granularity: str, tmp_path: Path) -> None:
@@ -271,6 +272,7 @@ class TestTiedWeights:
 
 class TestOtherTargets:
     @pytest.mark.parametrize("bits", [8, 16])
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["deep lstm, both ways", "gru", "rnn", "embedding", "embedding of sequences"])
     def test_openvino_takes_the_same_file(self, name: str, bits: int, tmp_path: Path) -> None:
         net = net_of(name)

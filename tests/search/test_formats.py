@@ -27,7 +27,10 @@ def trial(finished: Result) -> int:
     return min(done, key=lambda r: r.metrics["weights"]).number
 
 
-@pytest.fixture(scope="module", params=["openvino", pytest.param("pt2", marks=pytest.mark.slow), "safetensors"])
+@pytest.fixture(
+    scope="module",
+    params=["safetensors", *(pytest.param(form, marks=pytest.mark.slow) for form in ("openvino", "pt2"))],
+)
 def exported(
     finished: Result, trial: int, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Exported:

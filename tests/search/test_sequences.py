@@ -11,6 +11,7 @@ from paretrim.search.api import search
 from .conftest import tiny_job
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "data"), [("row_reader", "rows"), ("token_counter", "texts")])
 def test_the_front_has_a_point_of_a_quarter_of_the_size_that_scores_alike(
     model: str, data: str, one_ray: None, tmp_path: Path

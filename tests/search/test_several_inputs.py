@@ -98,12 +98,14 @@ def unlabelled(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Resul
     return api.search(job("halves", **given, storage={"folder": str(store)}))
 
 
+@pytest.mark.slow
 def test_without_labels_the_baseline_agrees_with_itself(unlabelled: Result) -> None:
     report = unlabelled.require_report()
     assert report.baseline.validation == {"agreement": 1.0}
     assert report.baseline.test == {"agreement": 1.0}
 
 
+@pytest.mark.slow
 def test_without_labels_smaller_models_agree_mostly(unlabelled: Result) -> None:
     int8 = next(r for r in unlabelled.records if r.kind == "int8")
     assert 0.9 < int8.metrics["agreement"] <= 1.0
