@@ -196,6 +196,7 @@ class TestTables:
 class TestRecurrentLayers:
     """Their weights are widened once, when the file is loaded."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["lstm", "deep lstm, both ways", "gru"])
     def test_the_runtime_computes_with_the_very_graph_of_floats(self, name: str, tmp_path: Path) -> None:
         kinds = {}

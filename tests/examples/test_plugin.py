@@ -67,6 +67,7 @@ class TestPlain(TargetContract):
 """
 
 
+@pytest.mark.slow
 def test_its_parts_keep_to_the_contracts(installed: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "test_contracts.py").write_text(CONTRACTS)
     out = run(installed, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_contracts.py", cwd=tmp_path)

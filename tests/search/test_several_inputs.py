@@ -27,7 +27,7 @@ NAMES = {"reader": ("input_ids", "attention_mask"), "halves": ("input_0", "input
 
 def job(kind: str, **changes: Any) -> Job:
     data = {"reader": "several:texts", "halves": "several:pictures"}[kind]
-    given = {"name": kind, "model": f"several:{kind}", "data": data, "budget": {"trials": 6, "parallel": 2}}
+    given = {"name": kind, "model": f"several:{kind}", "data": data, "budget": {"trials": 4, "parallel": 2}}
     return tiny_job(**{**given, "search": {"finals": {"points": 0}}, **changes})
 
 

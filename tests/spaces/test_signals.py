@@ -100,6 +100,7 @@ def test_its_channels_are_coupled_as_those_of_images(anatomy: Anatomy) -> None:
     assert [group.layers for group in anatomy.groups] == [("stem", "two", "depthwise"), ("one",), ("pointwise",)]
 
 
+@pytest.mark.slow
 def test_each_technique_and_all_together_come_through(net: Signals, anatomy: Anatomy, tmp_path: Path) -> None:
     cut: dict[str, Value] = {f"pruning.ratio.{name}": 0.5 for name, _ in anatomy.cut_groups()}
     thin: dict[str, Value] = {f"lowrank.energy.{name}": 0.7 for name, _ in anatomy.layer_groups()}
