@@ -65,11 +65,6 @@ class Inputs:
         there = self.each(lambda part: part.to(device))
         return self if all(a is b for a, b in zip(there.parts, self.parts, strict=True)) else there
 
-    def split(self, size: int) -> Iterator[Inputs]:
-        """Yield them in parts of so many samples."""
-        for start in range(0, len(self), size):
-            yield self[start : start + size]
-
     def through(self, model: Callable[..., Any]) -> Any:
         """Return what a model makes of them."""
         return model(**dict(zip(self.names, self.parts, strict=True))) if self.names else model(*self.parts)

@@ -164,6 +164,14 @@ class Job(Section):
             raise ValueError("; ".join(wrong))
         return texts
 
+    @field_validator("output", mode="before")
+    @classmethod
+    def _name_or_position(cls, value: Any) -> Any:
+        # Of a choice between a word and a number, pydantic would tell of both what is wrong.
+        if value is not None and (not isinstance(value, str | int) or isinstance(value, bool)):
+            raise ValueError(f"the name of an output, or its position from 0, is needed; given {value!r:.40}")
+        return value
+
     @field_validator("sampler")
     @classmethod
     def _installed(cls, name: str) -> str:

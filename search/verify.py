@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +308,10 @@ def _differences(told: Manifest | None) -> dict[str, tuple[str, str]]:
     if told.target.runtime in _RUNTIMES:
         with suppress(Exception):  # it may not be installed here
             here["runtime"] = target.find(told.target).build().version()
+    package = told.runtime.partition(" ")[0]
+    if "runtime" not in here:
+        with suppress(PackageNotFoundError):
+            here["runtime"] = f"{package} {version(package)}"
     there = {**told.environment, "runtime": told.runtime}
     names = ("runtime", *_FACTS)
     return {

@@ -75,6 +75,7 @@ def test_verifying_opens_only_what_executes_nothing(exported: Exported) -> None:
     form, folder, _ = exported
     found = verify(folder)
     assert found.holds
+    assert "runtime" not in found.differences
     told = [check.here for check in found.checks if check.what == "outputs"]
     whys = {"pt2": "PyTorch may unpickle parts of it", "safetensors": "it holds weights alone"}
     assert [whys[form] in text for text in told] == ([True] if form in whys else [])

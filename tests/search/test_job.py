@@ -543,3 +543,10 @@ def test_an_earlier_search_has_a_word_of_its_own() -> None:
 def test_budgets_can_be_changed_together() -> None:
     job = a_job(budget={"training_seconds": 60, "patience": 9}).with_budget({"trials": 99})
     assert (job.budget.training_seconds, job.budget.patience, job.budget.trials) == (60.0, 9, 99)
+
+
+@pytest.mark.parametrize("given", [[1], True, 1.5])
+def test_an_output_is_a_name_or_a_position(given: object) -> None:
+    with pytest.raises(JobError, match="the name of an output, or its position from 0, is needed") as caught:
+        Job(model="tiny:model", data="tiny:data", output=given)
+    assert len(caught.value.problems) == 1
