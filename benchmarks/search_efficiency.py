@@ -36,11 +36,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.kept import FOLDER
 from benchmarks.race import MOASHA, OURS, RIVALS, Run, ours, rival
 from benchmarks.race_plot import at, draw
 from benchmarks.race_replay import Replayed, fitted
 from benchmarks.race_track import RealTrack
-from benchmarks.trained import FOLDER
 from paretrim.search.job import Job
 from paretrim.search.jobfile import EXAMPLE, load
 from paretrim.tracking.progress import Step
@@ -50,12 +50,12 @@ PARTS = ("preview", "halving", "warm_start", "share", "finals")
 _MNIST: dict[str, Any] = {
     "constraints": ["accuracy >= baseline - 0.02"],
     "space": "auto",
-    "folder": Path(__file__).parent,
+    "folder": Path(__file__).resolve().parents[1],
 }
 SUBJECTS: dict[str, dict[str, Any]] = {
     "digits": {},
-    "lenet300": {**_MNIST, "model": "trained:lenet300", "data": "trained:few_mnist_images"},
-    "lenet5": {**_MNIST, "model": "trained:lenet5", "data": "trained:few_mnist_images"},
+    "lenet300": {**_MNIST, "model": "benchmarks.trained:lenet300", "data": "benchmarks.trained:few_mnist_images"},
+    "lenet5": {**_MNIST, "model": "benchmarks.trained:lenet5", "data": "benchmarks.trained:few_mnist_images"},
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from paretrim.search.jobfile import EXAMPLE
 from paretrim.spaces.dimension import Value
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[1]
 
 Settings = Mapping[str, Value]
 """Values by the beginning of a knob's name: ``quantization.bits`` for the bits of all layers."""
@@ -94,13 +94,13 @@ MODELS = (
     Model("digits", {"model": "digits:model", "data": "digits:data", "folder": EXAMPLE.parent}, 0.03),
     Model(
         "LeNet-5, MNIST",
-        {"model": "trained:lenet5", "data": "trained:few_mnist_images", "folder": HERE},
+        {"model": "benchmarks.trained:lenet5", "data": "benchmarks.trained:few_mnist_images", "folder": HERE},
         0.01,
         epochs=(2, 1),
     ),
     Model(
         "ResNet-20, CIFAR-10-JPEG",
-        {"model": "trained:resnet20", "data": "trained:cifar", "folder": HERE},
+        {"model": "benchmarks.trained:resnet20", "data": "benchmarks.trained:cifar", "folder": HERE},
         0.005,
         {"augment": ["flip", "shift"]},
         epochs=(4, 2),

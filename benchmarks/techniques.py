@@ -26,7 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also starts as a script
 
-from benchmarks import trained
+from benchmarks import kept
 from benchmarks.technique_cases import EVERYTHING, HERE, MODELS, SPEED, Model, Settings, cases, milder
 from paretrim.errors import ParetrimError
 from paretrim.evaluators.accuracy import AccuracyEvaluator
@@ -190,7 +190,7 @@ def small_lenet(folder: Path) -> tuple[float, float]:
     """Return how many times smaller LeNet-300-100 becomes by zeros and a codebook, and its test error then."""
     # No teacher: the uncompressed model has seen no image that was moved, and holds back one that has.
     recovery = {"batch_size": 128, "augment": ["nudge"]}
-    job = {"model": "trained:lenet300", "data": "trained:mnist_images", "folder": HERE}
+    job = {"model": "benchmarks.trained:lenet300", "data": "benchmarks.trained:mnist_images", "folder": HERE}
     space = {
         "pruning": "off",
         "distillation": "off",
@@ -237,7 +237,7 @@ def main() -> int:
     parser.add_argument("--no-bar", action="store_true", help="only print")
     options = parser.parse_args()
     if options.data is not None:
-        os.environ[trained.FOLDER] = str(options.data.resolve())
+        os.environ[kept.FOLDER] = str(options.data.resolve())
     tried: list[Tried] = []
     lenet = None
     with TemporaryDirectory(prefix="paretrim-") as folder:

@@ -1,39 +1,31 @@
 """Trained models with their data, for benchmarks: LeNet-300-100 and LeNet-5 with MNIST, ResNet-20 with CIFAR-10-JPEG.
 
-A job names them as ``trained:lenet5`` and ``trained:mnist_images``. The folder of the data is that of the environment
-variable ``PARETRIM_BENCHMARK_DATA``: ``mnist.npz`` (as Keras distributes it), ``cifar10-jpeg.tar.xz`` (CIFAR-10's images as
-JPEG files in ``train/CLASS`` and ``test/CLASS``) and ``resnet20-cifar10-jpeg.safetensors`` (weights of `ResNet20`).
+A job names them as ``benchmarks.trained:lenet5`` and ``benchmarks.trained:mnist_images``. The folder of the data
+(`benchmarks.kept`) has ``mnist.npz`` (as Keras distributes it), ``cifar10-jpeg.tar.xz`` (CIFAR-10's images as JPEG files in
+``train/CLASS`` and ``test/CLASS``) and ``resnet20-cifar10-jpeg.safetensors`` (weights of `ResNet20`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
 import tarfile
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
 import paretrim
+from benchmarks.kept import data_folder, trained
 
-FOLDER = "PARETRIM_BENCHMARK_DATA"
 TRAINING_IMAGES = 5000
 _EVERY = 10
 _CALIBRATION, _VALIDATION = 256, 2000
 Pixels = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
-
-
-def data_folder() -> Path:
-    """Return the folder of the data."""
-    return Path(os.environ[FOLDER])
 
 
 class LeNet5(nn.Module):
@@ -109,7 +101,8 @@ def resnet20() -> nn.Module:
 
 def lenet5() -> nn.Module:
     """Return LeNet-5, trained on the spot at the first call."""
-    return _trained("lenet5", LeNet5(), epochs=3)
+    net = LeNet5()
+    return trained(__file__, net, lambda: _train(net, mnist_images(), epochs=3), "lenet5")
 
 
 def lenet300() -> nn.Module:
@@ -117,7 +110,7 @@ def lenet300() -> nn.Module:
     net = nn.Sequential(
         nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
     )
-    return _trained("lenet300", net, epochs=12)
+    return trained(__file__, net, lambda: _train(net, mnist_images(), epochs=12), "lenet300")
 
 
 def mnist_images() -> paretrim.Splits:
@@ -186,21 +179,6 @@ def _colour(images: list[tuple[str, npt.NDArray[np.uint8]]], count: int) -> tupl
     return np.ascontiguousarray(normal.transpose(0, 3, 1, 2), dtype=np.float32), np.array(
         [classes.index(images[i][0]) for i in order], dtype=np.int64
     )
-
-
-def _trained(name: str, net: nn.Module, epochs: int) -> nn.Module:
-    """Return a network trained on MNIST: the same at every call and in every process, so it is kept in a cache."""
-    root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
-    cached = root / "paretrim" / f"{name}-{source}.safetensors"
-    if not cached.exists():
-        _train(net, mnist_images(), epochs)
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        partial = cached.with_suffix(f".{os.getpid()}")
-        save_file(net.state_dict(), partial)
-        partial.replace(cached)
-    net.load_state_dict(load_file(cached))
-    return net.eval()
 
 
 def _train(net: nn.Module, data: paretrim.Splits, epochs: int) -> None:

@@ -53,7 +53,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     def setup(
         self,
         config: dict[str, Any],
-        sealed: Sealed[TrialContext],
+        sealed: Sealed,
         scratch: Path,
         limit_s: float,
         berth: Berth,
@@ -71,7 +71,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
     def _set_up(
         self,
-        sealed: Sealed[TrialContext],
+        sealed: Sealed,
         scratch: Path,
         limit_s: float,
         berth: Berth,

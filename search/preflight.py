@@ -69,8 +69,6 @@ def check(job: Job, store: Store, say: Callable[[str], None]) -> Checked:
         LoweringError: The model does not export.
     """
     check_room(job)
-    # As in a trial.
-    torch.set_num_threads(max(1, len(cores.usable()) // job.budget.parallel))
     say("loading the model and the data")
     subject = prepare.load(job)
     warnings: list[str] = []
@@ -81,6 +79,8 @@ def check(job: Job, store: Store, say: Callable[[str], None]) -> Checked:
         say("looking at what each knob does alone")
         context = replace(context, sensitivity=glance(context))
         attempts = []
+        # As in a trial.
+        torch.set_num_threads(max(1, len(cores.usable()) // job.budget.parallel))
         for name, recipe in _ends(job, context):
             say(f"{name}: making, training on a few batches, exporting, measuring")
             attempts.append(trials.attempt(name, recipe))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from paretrim.errors import ParetrimError
 from paretrim.evaluators.abilities import GRIDS
@@ -29,13 +30,30 @@ from paretrim.search.workshop import Workshop
 from paretrim.spaces.device import answers, part_of
 from paretrim.spaces.dimension import Choice, Dimension, Range, Value, existing
 from paretrim.spaces.recipe import Recipe
+from paretrim.spaces.schooling import CPU
 from paretrim.spaces.technique import TRAINING
 from paretrim.tracking.sensitivity import Effect, Profile
 
-_SAMPLES = 512
-_LEVELS = 3
-_GLANCE_SAMPLES, _GLANCE_LEVELS = 128, 2
 _TOGETHER = 8
+
+
+@dataclass(frozen=True)
+class _Pains:
+    """How closely is looked.
+
+    Attributes:
+        samples: Whose loss is taken, where the model is small.
+        levels: Values of each range.
+        work: Floating-point operations, of which a core does some 10^11 in a second: a large model gets fewer samples.
+    """
+
+    samples: int
+    levels: int
+    work: float
+
+
+_FULL, _GLANCE = _Pains(512, 3, 6e13), _Pains(128, 2, 6e12)
+_FEWEST = 16
 
 
 def profile(context: TrialContext, tell: Callable[[int, int, str], None]) -> Profile:
@@ -46,8 +64,8 @@ def profile(context: TrialContext, tell: Callable[[int, int, str], None]) -> Pro
         tell: Told after each step how many are done, of how many, and which knob comes next.
     """
     lane = Lane(gpus=context.gpus)
-    taker = _Taker(context, Workshop(context, lane), _SAMPLES)
-    effects = taker.effects(_LEVELS, tell)
+    taker = _Taker(context, Workshop(context, lane), _FULL)
+    effects = taker.effects(tell)
     with TemporaryDirectory(prefix="paretrim-") as folder:
         latency_ms, saved = _timed(context, taker, _to_time(effects), Path(folder), lane)
     return Profile(
@@ -67,8 +85,8 @@ def glance(context: TrialContext) -> Profile:
     Args:
         context: The search's model, data, space and targets.
     """
-    taker = _Taker(context, Workshop(context, Lane(gpus=context.gpus)), _GLANCE_SAMPLES)
-    effects = tuple(taker.effects(_GLANCE_LEVELS, lambda *_: None))
+    taker = _Taker(context, Workshop(context, Lane(gpus=context.gpus)), _GLANCE)
+    effects = tuple(taker.effects(lambda *_: None))
     return Profile(context.metric.name, len(taker.batch.inputs), taker.loss, taker.score, 0.0, taker.bytes, effects)
 
 
@@ -112,19 +130,19 @@ def _on_grid(dimension: Range, value: float) -> float:
 class _Taker:
     """Makes models with one knob turned, and tells what that does to them."""
 
-    def __init__(self, context: TrialContext, workshop: Workshop, samples: int) -> None:
+    def __init__(self, context: TrialContext, workshop: Workshop, pains: _Pains) -> None:
         self._context = context
         self._workshop = workshop
         self._plain = _plain(context.space.dimensions)
-        self.batch: Batch = context.splits.train.first(samples)
+        self._turned = list(_values(context.space.dimensions, context, pains.levels))
+        self.batch: Batch = context.splits.train.first(self._affordable(pains))
         self.loss, self.score = self._judge(context.model)
         self.bytes = _weight_bytes(context.model, {})
 
-    def effects(self, levels: int, tell: Callable[[int, int, str], None]) -> list[Effect]:
-        values = list(_values(self._context.space.dimensions, self._context, levels))
+    def effects(self, tell: Callable[[int, int, str], None]) -> list[Effect]:
         found: list[Effect] = []
-        for done, (dimension, value) in enumerate(values):
-            tell(done, len(values), dimension.name)
+        for done, (dimension, value) in enumerate(self._turned):
+            tell(done, len(self._turned), dimension.name)
             found.append(self.effect(dimension, value))
         return found
 
@@ -152,6 +170,13 @@ class _Taker:
         path = folder / artifact.path.stem
         path.write_bytes(artifact.read())
         return path
+
+    def _affordable(self, pains: _Pains) -> int:
+        one = self._context.splits.train.first(1)
+        with FlopCounterMode(display=False) as counted:
+            answers(self._context.model.eval(), [one], CPU)
+        each = max(1, counted.get_total_flops()) * (1 + len(self._turned))
+        return max(_FEWEST, min(pains.samples, int(pains.work / each)))
 
     def _judge(self, model: nn.Module) -> tuple[float, float]:
         metric, batch = self._context.metric, self.batch

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 import ray
+from torch import nn
 
-T = TypeVar("T")
+from paretrim.search.context import TrialContext
+from paretrim.search.shared_model import SharedModel
 
 
 @dataclass(frozen=True)
-class Sealed(Generic[T]):
-    """A value in Ray's store. Ray leaves it there until `opened` is asked for; a user's model may not load in a worker.
+class Sealed:
+    """What trials share, in Ray's store. Ray leaves it there until `opened` is asked for; a user's model may not load in a worker.
 
     Attributes:
         reference: Ray's reference to it.
@@ -20,12 +22,15 @@ class Sealed(Generic[T]):
 
     reference: Any
 
-    def opened(self) -> T:
-        """Return the value."""
-        found: T = ray.get(self.reference)
+    def opened(self) -> TrialContext:
+        """Return what trials share; the weights of its models are in the store, for all processes of the node at once."""
+        context, models = ray.get(self.reference)
+        model, tutor = (None if each is None else each.opened() for each in models)
+        found: TrialContext = replace(context, model=model, tutor=tutor)
         return found
 
 
-def sealed(value: T) -> Sealed[T]:
-    """Put a value into Ray's store."""
-    return Sealed(ray.put(value))
+def sealed(context: TrialContext) -> Sealed:
+    """Put into Ray's store what trials share."""
+    models = [None if each is None else SharedModel(each) for each in (context.model, context.tutor)]
+    return Sealed(ray.put((replace(context, model=nn.Identity(), tutor=None), models)))

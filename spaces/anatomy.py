@@ -16,6 +16,7 @@ from paretrim.evaluators.signature import Signature
 from paretrim.spaces.attention import Heads
 from paretrim.spaces.blocks import Block, find_blocks
 from paretrim.spaces.coupling import LAYER_TYPES, Cuttable, Group, find_cuttable, first_line
+from paretrim.spaces.reaching import UNUSED, unused
 from paretrim.spaces.stiffness import rigid
 from paretrim.spaces.traits import Trait, traits_of
 from paretrim.spaces.weight_only import WeightOnly, find_weight_only
@@ -64,6 +65,7 @@ class Anatomy:
         fixed_blocks: (block, reason) of those that cannot be removed.
         weight_only: Embeddings and recurrent layers, in order of execution: their weights can be stored narrow, and
             nothing else is done to them.
+        unused: Modules with weights that run and have no say in the output; an exported file is without them.
         sample: Some real samples, to trace with: of zeros, such as a mask, a model may make nothing. None for zeros.
     """
 
@@ -79,6 +81,7 @@ class Anatomy:
     blocks: tuple[Block, ...] = ()
     fixed_blocks: tuple[tuple[str, str], ...] = ()
     weight_only: tuple[WeightOnly, ...] = ()
+    unused: frozenset[str] = frozenset()
     sample: Inputs | None = field(default=None, compare=False, repr=False)
 
     def example(self, batch: int = 2) -> Inputs:
@@ -177,6 +180,8 @@ def dissect(
     example = Inputs.of(example)
     modules = dict(model.named_modules())
     ran = _execution_order(model, example)
+    idle = unused(model, example, ran)
+    ran = [name for name in ran if name not in idle]
     names = [name for name in ran if isinstance(modules[name], LAYER_TYPES)]
     others = find_weight_only(model, [name for name in ran if isinstance(modules[name], WEIGHT_ONLY)], names)
     if not names and not others:
@@ -194,7 +199,7 @@ def dissect(
     return Anatomy(
         layers,
         found.groups,
-        found.left_out,
+        (*found.left_out, *((name, UNUSED) for name in sorted(idle))),
         example.signature,
         abilities,
         granularity,
@@ -204,6 +209,7 @@ def dissect(
         blocks,
         tuple(fixed.items()),
         others,
+        idle,
         example,
     )
 

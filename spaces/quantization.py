@@ -136,7 +136,8 @@ def _bits(recipe: Recipe, anatomy: Anatomy, model: nn.Module) -> dict[str, int]:
         known |= {part: bits for layer in layers for part in parts_of(model, layer.name)}
     if 2 * sum(bits in GRIDS for bits in known.values()) > len(known):
         # A layer that another technique has put in would break the chain of integers.
-        known |= {name: 8 for name in layers_run(model, anatomy.example()) if name not in known}
+        others = layers_run(model, anatomy.example()).keys() - known.keys() - anatomy.unused
+        known |= dict.fromkeys(sorted(others), 8)
     return {name: bits for name, bits in known.items() if bits}
 
 
