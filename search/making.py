@@ -132,5 +132,7 @@ class Making:
             part.advance(model, recipe, self._context.space.anatomy, done)
 
     def _bake(self, model: nn.Module) -> None:
+        anatomy = self._context.space.anatomy
         for part in self._context.space.techniques:
-            part.bake(model, self._recipe, self._context.space.anatomy)
+            part.refine(model, self._recipe, anatomy, self._schooling)
+            part.bake(model, self._recipe, anatomy)

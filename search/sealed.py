@@ -14,7 +14,7 @@ from paretrim.search.shared_model import SharedModel
 
 @dataclass(frozen=True)
 class Sealed:
-    """What trials share, in Ray's store. Ray leaves it there until `opened` is asked for; a user's model may not load in a worker.
+    """What trials share, in Ray's store. It stays there until `opened` is asked for: a model may not load in a worker.
 
     Attributes:
         reference: Ray's reference to it.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from typing import cast
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from paretrim.evaluators.inputs import Inputs
 from paretrim.evaluators.parametrized import behind, chain_of, owner, put_on, take_off
-from paretrim.spaces.weight_grids import Family, Record, WeightGrid, make
+from paretrim.spaces.reconstruction import grams, reconstructible, rounded
+from paretrim.spaces.weight_grids import Family, Record, Settled, WeightGrid, make
 
 _RECORDS = "paretrim_grids"
 
@@ -41,6 +44,50 @@ def put_on_grids(
         grid.train(module.training)
         put_on(module, name, grid)
         object.__setattr__(module, _RECORDS, _records(module) | {name: grid.record})
+
+
+def reconstruct(
+    model: nn.Module,
+    widths: Mapping[str, int],
+    common: Collection[str],
+    family: Family,
+    batches: Iterable[Inputs],
+) -> frozenset[str]:
+    """Put weights of layers on grids so that the layers' outputs change little, and return the paths of those weights.
+
+    Weights that several modules have in common are left alone: their modules take different inputs.
+
+    Args:
+        model: In evaluation mode; changed in place.
+        widths: Bits of each weight, 2 to 8, by its path.
+        common: The paths of those that have one step for all channels.
+        family: Of the grids; one whose codes are equal steps.
+        batches: Samples.
+    """
+    uses = Counter(id(each) for _, each in model.named_parameters(remove_duplicate=False))
+    found = {path: owner(model, path) for path in widths}
+    alone = {
+        path.removesuffix(f".{name}"): path
+        for path, (module, name) in found.items()
+        if reconstructible(module) and uses[id(getattr(module, name))] == 1
+    }
+    for layer, gram in grams(model, list(alone), batches).items():
+        module, name = found[alone[layer]]
+        _reconstruct(
+            module, name, gram, make(family, widths[alone[layer]], getattr(module, name), alone[layer] in common, 0)
+        )
+    return frozenset(alone.values())
+
+
+def _reconstruct(module: nn.Module, name: str, gram: torch.Tensor, grid: WeightGrid) -> None:
+    weight = cast("nn.Parameter", getattr(module, name))
+    with torch.no_grad():
+        grid.eval()(weight)
+        steps = cast("torch.Tensor", grid.record.steps)
+        weight.copy_(rounded(weight, steps, grid.levels, gram))
+    held = Settled(grid.bits, grid.shared, steps)
+    put_on(module, name, held)
+    object.__setattr__(module, _RECORDS, _records(module) | {name: held.record})
 
 
 def settle(model: nn.Module) -> None:

@@ -6,6 +6,7 @@ Here weights are put on grids. Turning a grid into integers, and activations int
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from itertools import islice
 from typing import ClassVar, cast
 
 from torch import nn
@@ -15,8 +16,8 @@ from paretrim.evaluators.storage import HALF, Activation, Calibrator, Sign, Stor
 from paretrim.spaces.anatomy import Anatomy, parts_of
 from paretrim.spaces.dimension import Choice, Condition, Dimension, Value
 from paretrim.spaces.flow import layers_run
-from paretrim.spaces.gridding import put_on_grids, record_of, settle
-from paretrim.spaces.quantization_options import PLAIN, QuantizationOptions
+from paretrim.spaces.gridding import put_on_grids, reconstruct, record_of, settle
+from paretrim.spaces.quantization_options import PLAIN, RECONSTRUCT, QuantizationOptions
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.rewriting import stand_in
 from paretrim.spaces.schooling import Schooling
@@ -24,6 +25,9 @@ from paretrim.spaces.technique import Technique, TechniqueOptions
 from paretrim.spaces.weight_grids import Family
 
 __all__ = ["QuantizationOptions", "WeightQuantization"]
+
+_BATCHES, _BATCH_SIZE = 4, 32
+"""Samples that reconstruction looks at."""
 
 
 class WeightQuantization(Technique):
@@ -75,6 +79,16 @@ class WeightQuantization(Technique):
         """Let weights be computed with on their grids, while gradients reach the weights themselves."""
         if _value(recipe, "training") == "aware":
             _put_on_grids(model, recipe, anatomy)
+
+    def refine(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
+        """Round the weights layer by layer, where that is asked for."""
+        if _value(recipe, "training") == RECONSTRUCT:
+            widths, common, family = _grids(model, recipe, anatomy)
+            drawn = islice(schooling.batches(_BATCH_SIZE, recipe.seed), _BATCHES)
+            with schooling.working():
+                done = reconstruct(model.eval(), widths, common, family, (batch.inputs for batch in drawn))
+            rest = {path: bits for path, bits in widths.items() if path not in done}
+            put_on_grids(model, rest, common, family, recipe.seed)
 
     def bake(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> None:
         """Replace the weights by those on the grid."""
@@ -153,17 +167,20 @@ def _other_bits(recipe: Recipe, anatomy: Anatomy, model: nn.Module) -> dict[str,
 
 
 def _put_on_grids(model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> None:
+    put_on_grids(model, *_grids(model, recipe, anatomy), recipe.seed)
+
+
+def _grids(model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> tuple[dict[str, int], set[str], Family]:
+    """Return the bits of the weights that are on grids, by their paths, those with one step for all channels, and the family."""
     layers = {f"{name}.weight": bits for name, bits in _bits(recipe, anatomy, model).items()}
     others = _other_bits(recipe, anatomy, model)
     widths = {path: bits for path, bits in {**layers, **others}.items() if bits in GRIDS}
-    if not widths:
-        return
-    per_tensor = _value(recipe, "granularity") == "tensor"
+    per_tensor = bool(widths) and _value(recipe, "granularity") == "tensor"
     # Folding batch normalization gives each channel a factor of its own, after which no step is common to them.
     normed = layers_run(model, anatomy.example()) if per_tensor else {}
     common = {f"{name}.weight" for name, meets_norm in normed.items() if not meets_norm}
     common |= others.keys() if per_tensor else set()
-    put_on_grids(model, widths, common, cast("Family", _value(recipe, "family")), recipe.seed)
+    return widths, common, cast("Family", _value(recipe, "family"))
 
 
 def _stored(model: nn.Module, path: str, bits: int, integers: bool) -> Storage:

@@ -14,8 +14,11 @@ from paretrim.spaces.weight_grids import Family
 Bits = Literal[2, 3, 4, 5, 6, 7, 8, 16, "none"]
 EndBits = Literal[2, 3, 4, 5, 6, 7, 8, 16]
 Steps = Literal["channel", "tensor"]
-Training = Literal["aware", "post"]
+Training = Literal["aware", "post", "reconstruct"]
 Activations = Literal["target", "unsigned", "signed", "none"]
+
+RECONSTRUCT = "reconstruct"
+EQUAL_STEPS: tuple[Family, ...] = ("uniform", "lsq")
 
 PLAIN = {
     "family": "uniform",
@@ -40,7 +43,8 @@ class QuantizationOptions(TechniqueOptions):
             (uniform; in training a random half of the weights at a time).
         granularity: Whether each output channel has a step of its own, or all of a layer (``tensor``) share one. A
             layer before batch normalization has one for each channel in any case.
-        training: ``aware`` trains with the weights on their grids; ``post`` rounds them after training.
+        training: ``aware`` trains with the weights on their grids; ``post`` rounds them after training;
+            ``reconstruct`` too, layer by layer, so that each layer's outputs on some training samples change least.
         activations: The 8-bit codes between integer layers: ``unsigned``, ``signed``, or as the ``target`` says;
             ``none`` keeps floats between layers, and weights are widened.
         calibration: How the ranges of activations are taken: all of what is seen (``minmax``), its bulk
@@ -85,6 +89,17 @@ class QuantizationOptions(TechniqueOptions):
     def _on_grids(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         idle = not any(width in GRIDS for width in info.data.get("weight_bits", GRIDS))
         return cls.heeded(value, info, idle, "without a width of 2 to 8 bits; name one in weight_bits")
+
+    @field_validator("training")
+    @classmethod
+    def _of_equal_steps(cls, value: tuple[Training, ...], info: ValidationInfo) -> tuple[Training, ...]:
+        others = [each for each in info.data.get("families", ()) if each not in EQUAL_STEPS]
+        if RECONSTRUCT in value and others:
+            raise ValueError(
+                f"{RECONSTRUCT} is for grids of equal steps ({', '.join(EQUAL_STEPS)}), and families has {', '.join(others)}; "
+                "leave one of the two out"
+            )
+        return value
 
     @field_validator("calibration")
     @classmethod

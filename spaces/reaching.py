@@ -50,11 +50,7 @@ def _without_gradient(model: nn.Module, example: Inputs, names: Sequence[str]) -
 
 def _moves_nothing(model: nn.Module, example: Inputs, name: str, usual: object) -> bool:
     """Tell whether the model answers the same when a module gives something else."""
-
-    def disturb(module: nn.Module, inputs: object, output: object) -> object:
-        return _disturbed(output)
-
-    handle = model.get_submodule(name).register_forward_hook(disturb)
+    handle = model.get_submodule(name).register_forward_hook(lambda *given: _disturbed(given[-1]))
     try:
         with torch.no_grad():
             changed = example.through(model)

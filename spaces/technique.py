@@ -118,6 +118,9 @@ class Technique:
     def advance(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, done: float) -> None:
         """Prepare the model for the next training step, of which a share `done` from 0 to 1 lies behind."""
 
+    def refine(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
+        """Change the weights in place, after the model was trained and before `bake`, where that needs data."""
+
     def bake(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> None:
         """Make final, in place, what `attach` added, after the model was trained."""
 

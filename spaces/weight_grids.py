@@ -93,6 +93,19 @@ class Uniform(StraightThrough):
         return torch.round(weight / steps), steps
 
 
+class Settled(StraightThrough):
+    """Codes of steps that are given, for weights that are on their grid already."""
+
+    def __init__(self, bits: int, shared: bool, steps: torch.Tensor) -> None:
+        super().__init__(bits, shared)
+        self.register_buffer("steps", steps, persistent=False)
+
+    def placed(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return codes and steps."""
+        steps = self.get_buffer("steps").view(-1, *[1] * (weight.dim() - 1))
+        return torch.round(weight / steps), steps
+
+
 class Noise(Uniform):
     """In training, only a random half of the weights is on the grid: the others give unbiased gradients.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -54,15 +57,16 @@ def from_transformers(
     library = extra("transformers")
     local = _is_local(folder_or_name)
     try:
-        model, report = getattr(library, TASKS[task]).from_pretrained(
-            str(folder_or_name),
-            attn_implementation=attention,
-            dtype=torch.float32,
-            local_files_only=local,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        with _without_bar(library):
+            model, report = getattr(library, TASKS[task]).from_pretrained(
+                str(folder_or_name),
+                attn_implementation=attention,
+                dtype=torch.float32,
+                local_files_only=local,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         first = next(iter(str(error).splitlines()), "")
         raise SourceError(
@@ -73,6 +77,19 @@ def from_transformers(
     model.config.use_cache = False
     unfold_transposed(model, library.pytorch_utils.Conv1D)
     return model.eval()  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _without_bar(library: ModuleType) -> Iterator[None]:
+    """Keep transformers' own progress bar out of what a search prints."""
+    logging = library.utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _is_local(folder_or_name: str | Path) -> bool:

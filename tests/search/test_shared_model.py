@@ -32,14 +32,16 @@ class Tied(nn.Module):
         return logits
 
 
-def through_store(model: nn.Module) -> nn.Module:
+def through_store(model: Tied) -> Tied:
     """Return a model as another process gets it, its arrays read-only as those of Ray's store."""
     arrays: list[pickle.PickleBuffer] = []
     sent = pickle.dumps(SharedModel(model), protocol=5, buffer_callback=arrays.append)
     assert len(sent) < 20_000
     held = [bytes(each.raw()) for each in arrays]
     found: SharedModel = pickle.loads(sent, buffers=held)
-    return found.opened()
+    opened = found.opened()
+    assert isinstance(opened, Tied)
+    return opened
 
 
 class TestSharedModel:
@@ -62,7 +64,7 @@ class TestSharedModel:
         model = nn.Linear(64, 64)
         shared = SharedModel(model)
         opened = shared.opened()
-        assert np.shares_memory(opened.weight.detach().numpy(), model.weight.detach().numpy())
+        assert np.shares_memory(next(opened.parameters()).detach().numpy(), model.weight.detach().numpy())
 
     def test_a_copy_of_it_can_be_trained(self) -> None:
         copied = copy.deepcopy(through_store(Tied()))
