@@ -31,7 +31,15 @@ def lines(found: Overview) -> Iterator[RenderableType]:
         yield Text("Constant in each recipe: " + ", ".join(f"{name} {value}" for name, value in found.constant))
     if found.left_out:
         yield Text("Left out", style="bold")
-        yield _table(("technique", "layer", "why"), found.left_out)
+        yield _table(("technique", "for", "why"), _by_reason(found.left_out))
+
+
+def _by_reason(left_out: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Yield what is left out, layers with the same reason together."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for technique, where, why in left_out:
+        found.setdefault((technique, why), []).append(where)
+    return ((technique, _places(tuple(where)), why) for (technique, why), where in found.items())
 
 
 def _count(found: Overview) -> str:

@@ -136,6 +136,14 @@ def test_of_many_layers_a_few_are_named() -> None:
     assert "layer6" not in shown(found)
 
 
+def test_layers_that_are_left_out_for_one_reason_share_a_row() -> None:
+    left_out = tuple(("pruning", f"layer{i}", "is coupled") for i in range(9)) + (("depth", "layer1", "is first"),)
+    text = shown(Overview((), (), (), left_out, 0.0, 0))
+    assert text.count("is coupled") == 1
+    assert "layer5 and 3 more" in text
+    assert "is first" in text
+
+
 def test_with_everything_off_there_is_one_recipe() -> None:
     found = small()
     assert found.searched == ()
