@@ -31,6 +31,7 @@ from paretrim.evaluators.target import Activations, Array, LoweringRequest
 if TYPE_CHECKING:
     import torch
 
+_PRODUCTS = ("Conv", "Gemm", "MatMul")
 _ACTIVATIONS = {"unsigned": QuantType.QUInt8, "signed": QuantType.QInt8}
 
 
@@ -134,9 +135,10 @@ def _to_integers(
     source, result = scratch / "float.onnx", scratch / "int8.onnx"
     onnx.save(proto, str(source))
     names, calibrator = {each.node.name for each in weights}, request.activation.calibrator
-    floats = [n.name for n in proto.graph.node if n.op_type in ("Conv", "Gemm", "MatMul") and n.name not in names]
+    floats = [n.name for n in proto.graph.node if n.op_type in _PRODUCTS and n.name not in names]
     # The quantizer takes a table that is looked up, and gates that are put together, for activations.
     floats += sorted(exported.floats - names)
+    attends = _attends(proto.graph)
     try:
         with quiet(), fine_histograms(calibrator):
             quantize_static(
@@ -148,12 +150,30 @@ def _to_integers(
                 activation_type=_ACTIVATIONS[activations],
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=floats,
+                op_types_to_quantize=list(_PRODUCTS) if attends else None,
                 calibrate_method=METHODS[calibrator],
-                extra_options={**OPTIONS, "TensorQuantOverrides": {w.node.input[1]: _overrides(w) for w in weights}},
+                extra_options={
+                    **OPTIONS,
+                    "TensorQuantOverrides": {w.node.input[1]: _overrides(w) for w in weights},
+                    "OpTypesToExcludeOutputQuantization": list(_PRODUCTS) if attends else [],
+                },
             )
     except Exception as error:
         raise LoweringError(f"ONNX Runtime cannot quantize the model: {type(error).__name__}: {error}") from error
     return onnx.load(str(result))
+
+
+def _attends(graph: Any) -> bool:
+    """Tell whether a graph multiplies activations with each other, as attention does.
+
+    There only what layers take is put into 8 bits, and all that is between them stays float: masks, scores, what is added
+    up. With one range for each of these, a decoder's perplexity went from 4.5 to 23.
+    """
+    fixed = {item.name for item in graph.initializer}
+    for node in graph.node:  # in order of execution
+        if fixed.issuperset(node.input):
+            fixed.update(node.output)
+    return any(node.op_type == "MatMul" and fixed.isdisjoint(node.input) for node in graph.node)
 
 
 def _own_biases(graph: Any) -> None:

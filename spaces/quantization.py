@@ -22,7 +22,6 @@ from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.rewriting import stand_in
 from paretrim.spaces.schooling import Schooling
 from paretrim.spaces.technique import Technique, TechniqueOptions
-from paretrim.spaces.traits import wants_adaptive_steps
 from paretrim.spaces.weight_grids import Family
 
 __all__ = ["QuantizationOptions", "WeightQuantization"]
@@ -40,17 +39,6 @@ class WeightQuantization(Technique):
     branches: ClassVar[bool] = True
     Options: ClassVar[type[TechniqueOptions]] = QuantizationOptions
     options: QuantizationOptions
-
-    @classmethod
-    def suited(cls, anatomy: Anatomy) -> TechniqueOptions | None:
-        """Return the defaults; what looks like a transformer may also keep floats between its layers.
-
-        A few of a transformer's channels are far larger than all others, and with one range of 8 bits for all of them MiniLM
-        lost 12 points of accuracy.
-        """
-        if wants_adaptive_steps(anatomy.traits) and anatomy.abilities.integers:
-            return QuantizationOptions(activations=("target", "none"))
-        return cls.Options()
 
     def dimensions(self, anatomy: Anatomy) -> tuple[Dimension, ...]:
         """Return one width for each group that shares it, and what all of 8 bits or fewer share.

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from paretrim.errors import JobError
-from paretrim.evaluators.abilities import GRIDS, Abilities
 from paretrim.search.job import Job
 from paretrim.search.space import Space, build
 from paretrim.spaces import technique
@@ -107,14 +106,6 @@ class TestAuto:
 
     def test_it_has_the_defaults_and_zeros(self) -> None:
         assert set(names(auto(small()))) == DEFAULTS | {"sparsity"}
-
-    @pytest.mark.parametrize("integers", [True, False])
-    def test_a_transformer_may_keep_floats_between_its_layers(self, integers: bool) -> None:
-        able = Abilities(integers=GRIDS if integers else ())
-        encoder = nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 4))
-        found = {each.name: each for each in auto(dissect(encoder, torch.randn(2, 16), able)).dimensions}
-        knob = found.get("quantization.activations")
-        assert (None if knob is None else getattr(knob, "values", None)) == (("target", "none") if integers else None)
 
     def test_low_rank_is_for_wide_matrices(self) -> None:
         wide = nn.Sequential(nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 3)).eval()
