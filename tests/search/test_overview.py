@@ -137,7 +137,8 @@ def test_of_many_layers_a_few_are_named() -> None:
 
 
 def test_layers_that_are_left_out_for_one_reason_share_a_row() -> None:
-    left_out = tuple(("pruning", f"layer{i}", "is coupled") for i in range(9)) + (("depth", "layer1", "is first"),)
+    coupled = [("pruning", f"layer{i}", "is coupled") for i in range(9)]
+    left_out = (*coupled, ("depth", "layer1", "is first"))
     text = shown(Overview((), (), (), left_out, 0.0, 0))
     assert text.count("is coupled") == 1
     assert "layer5 and 3 more" in text
