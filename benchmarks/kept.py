@@ -9,13 +9,18 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_model, save_model
 from torch import nn
+from torch.nn import functional
+
+import paretrim
 
 FOLDER = "PARETRIM_BENCHMARK_DATA"
+Samples = tuple[torch.Tensor | Mapping[str, torch.Tensor], torch.Tensor]
 
 
 def data_folder() -> Path:
@@ -32,6 +37,36 @@ def sentences(split: str) -> tuple[list[str], list[int]]:
     later = {text for other in splits[splits.index(split) + 1 :] for text, _ in _rows(other)}
     kept = [(text, label) for text, label in _rows(split) if text not in later]
     return [text for text, _ in kept], [label for _, label in kept]
+
+
+def usual_splits(samples: Callable[[str], Samples], calibration: int) -> paretrim.Splits:
+    """Return SST-2's splits, of which the first training samples are those to calibrate with.
+
+    Args:
+        samples: Gives inputs and labels of ``train``, ``dev`` or ``test``.
+        calibration: How many.
+    """
+    inputs, labels = train = samples("train")
+    few = (
+        {name: part[:calibration] for name, part in inputs.items()}
+        if isinstance(inputs, Mapping)
+        else inputs[:calibration]
+    )
+    return paretrim.Splits(
+        train=train, calibration=(few, labels[:calibration]), validation=samples("dev"), test=samples("test")
+    )
+
+
+def fit(net: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, *, epochs: int, batch: int) -> None:
+    """Train a small classifier from scratch, in place."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
+    net.train()
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(inputs)).split(batch):
+            optimizer.zero_grad()
+            functional.cross_entropy(net(inputs[chosen]), labels[chosen]).backward()
+            optimizer.step()
 
 
 def _rows(split: str) -> list[tuple[str, int]]:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 import paretrim
-from benchmarks.kept import sentences, trained
+from benchmarks.kept import sentences, trained, usual_splits
 
 WINDOW, WIDTH, HEADS, LAYERS = 96, 128, 4, 4
 EPOCHS, BATCH, CALIBRATION = 8, 32, 128
@@ -67,13 +67,7 @@ def model() -> nn.Module:
 
 def data() -> paretrim.Splits:
     """Return windows of the sentences of SST-2 in its usual splits, and for each letter the next one."""
-    train, nexts = _windows("train")
-    return paretrim.Splits(
-        train=(train, nexts),
-        calibration=(train[:CALIBRATION], nexts[:CALIBRATION]),
-        validation=_windows("dev"),
-        test=_windows("test"),
-    )
+    return usual_splits(_windows, CALIBRATION)
 
 
 def _windows(split: str) -> tuple[torch.Tensor, torch.Tensor]:

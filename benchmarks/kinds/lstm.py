@@ -7,10 +7,9 @@ from functools import cache
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 import paretrim
-from benchmarks.kept import sentences, trained
+from benchmarks.kept import fit, sentences, trained, usual_splits
 
 LENGTH, EMBEDDED, HIDDEN = 40, 64, 64
 EPOCHS, BATCH = 6, 64
@@ -39,18 +38,12 @@ class WordLstm(nn.Module):
 def model() -> nn.Module:
     """Return the network with its trained weights."""
     net = WordLstm(len(_vocabulary()) + 2)
-    return trained(__file__, net, lambda: _train(net))
+    return trained(__file__, net, lambda: fit(net, *_ids("train"), epochs=EPOCHS, batch=BATCH))
 
 
 def data() -> paretrim.Splits:
     """Return SST-2 in its usual splits, as ids of words that training sentences have at least twice."""
-    train, labels = _ids("train")
-    return paretrim.Splits(
-        train=(train, labels),
-        calibration=(train[:CALIBRATION], labels[:CALIBRATION]),
-        validation=_ids("dev"),
-        test=_ids("test"),
-    )
+    return usual_splits(_ids, CALIBRATION)
 
 
 @cache
@@ -69,15 +62,3 @@ def _ids(split: str) -> tuple[torch.Tensor, torch.Tensor]:
     first = {tuple(row.tolist()): at for at, row in reversed(list(enumerate(ids)))}
     kept = sorted(first.values())
     return ids[kept], torch.tensor(labels)[kept]
-
-
-def _train(net: WordLstm) -> None:
-    torch.manual_seed(0)
-    ids, labels = _ids("train")
-    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
-    net.train()
-    for _ in range(EPOCHS):
-        for batch in torch.randperm(len(ids)).split(BATCH):
-            optimizer.zero_grad()
-            functional.cross_entropy(net(ids[batch]), labels[batch]).backward()
-            optimizer.step()

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoTokenizer
 
 import paretrim
-from benchmarks.kept import sentences, trained
+from benchmarks.kept import sentences, trained, usual_splits
 
 LENGTH = 64
 CALIBRATION = 256
@@ -47,13 +47,7 @@ def model() -> nn.Module:
 
 def data() -> paretrim.Splits:
     """Return SST-2 in its usual splits, as token ids and masks of 64 places."""
-    train, labels = _tokens("train")
-    return paretrim.Splits(
-        train=(train, labels),
-        calibration=({name: part[:CALIBRATION] for name, part in train.items()}, labels[:CALIBRATION]),
-        validation=_tokens("dev"),
-        test=_tokens("test"),
-    )
+    return usual_splits(_tokens, CALIBRATION)
 
 
 @cache

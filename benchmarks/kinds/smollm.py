@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import paretrim
-from benchmarks.kept import sentences
+from benchmarks.kept import sentences, usual_splits
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WINDOW, SCORED = 48, 16
@@ -49,13 +49,7 @@ def model() -> nn.Module:
 
 def data() -> paretrim.Splits:
     """Return some texts of SST-2's usual splits, and the tokens after each of their last sixteen."""
-    train, nexts = _windows("train")
-    return paretrim.Splits(
-        train=(train, nexts),
-        calibration=(train[:CALIBRATION], nexts[:CALIBRATION]),
-        validation=_windows("dev"),
-        test=_windows("test"),
-    )
+    return usual_splits(_windows, CALIBRATION)
 
 
 def _folder() -> Path:

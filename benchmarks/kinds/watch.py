@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from seglearn.datasets import load_watch
 from torch import nn
-from torch.nn import functional
 
 import paretrim
-from benchmarks.kept import trained
+from benchmarks.kept import fit, trained
 
 WINDOW, STEP = 150, 25
 VALIDATION, TEST = (6, 7), (8, 9, 10)
@@ -45,7 +44,7 @@ class WatchNet(nn.Module):
 def model() -> nn.Module:
     """Return the network with its trained weights."""
     net = WatchNet()
-    return trained(__file__, net, lambda: _train(net))
+    return trained(__file__, net, lambda: fit(net, *_of(_windows(), _others()), epochs=EPOCHS, batch=BATCH))
 
 
 def data() -> paretrim.Splits:
@@ -84,15 +83,3 @@ def _of(
     signals, kinds, whose = parts
     chosen = torch.isin(whose, torch.tensor(people))
     return signals[chosen], kinds[chosen]
-
-
-def _train(net: WatchNet) -> None:
-    torch.manual_seed(0)
-    signals, kinds = _of(_windows(), _others())
-    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
-    net.train()
-    for _ in range(EPOCHS):
-        for batch in torch.randperm(len(signals)).split(BATCH):
-            optimizer.zero_grad()
-            functional.cross_entropy(net(signals[batch]), kinds[batch]).backward()
-            optimizer.step()

@@ -26,42 +26,15 @@ from paretrim.evaluators.storage import Activation, Calibrator, Sign, Storage, o
 from paretrim.evaluators.target import Array, LoweringRequest, TargetSettings
 from paretrim.evaluators.testing import random_inputs
 from paretrim.evaluators.torch_export import Codes
-from paretrim.spaces.anatomy import dissect
-from paretrim.spaces.dimension import Value
-from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
-from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.testing import small_net, small_schooling
+from paretrim.spaces.testing import small_net
+
+from .helper_quantize import answers, graph_of, request_of, samples
 
 TARGET = OnnxRuntimeCpu(TargetSettings())
 OPENVINO = OpenVinoCpu(TargetSettings("openvino"))
 SHAPE = (3, 8, 8)
 LAYERS = {"stem": "norm", "conv1": "norm1", "conv2": "norm2", "head": ""}
 EIGHT = of_widths(dict.fromkeys(LAYERS, 8))
-
-
-def samples(shape: tuple[int, ...], count: int = 64) -> Split:
-    return Split((random_inputs(count, shape, seed=1), np.zeros(count, np.int64)), "calibration")
-
-
-def request_of(net: nn.Module, shape: tuple[int, ...], bits: int, **settings: Value) -> LoweringRequest:
-    """Put a network's weights on their grids, as a trial does, and return the request to lower it."""
-    technique, anatomy = WeightQuantization(QuantizationOptions()), dissect(net, torch.zeros(2, *shape))
-    widths: dict[str, Value] = {f"quantization.bits.{name}": bits for name, _ in anatomy.layer_groups()}
-    recipe = Recipe.of(widths | {f"quantization.{name}": value for name, value in settings.items()})
-    technique.attach(net, recipe, anatomy, small_schooling())
-    technique.bake(net, recipe, anatomy)
-    stored = technique.storage(net, recipe, anatomy)
-    activation = technique.activation(recipe) or Activation()
-    return LoweringRequest(Signature.single(shape), stored, samples(shape), activation)
-
-
-def graph_of(artifact: Artifact) -> Any:
-    return onnx.load_model_from_string(artifact.read()).graph
-
-
-def answers(artifact: Artifact, target: OnnxRuntimeCpu | OpenVinoCpu, inputs: Array) -> Array:
-    with artifact.unpacked() as path:
-        return target.open(path)(inputs)
 
 
 def gap(artifact: Artifact, net: nn.Module, shape: tuple[int, ...]) -> float:
@@ -313,53 +286,3 @@ def test_exported_programs_store_the_trained_steps() -> None:
     codes, scale = Codes(Storage(8, per_channel=False)).right_inverse(weight)
     assert scale.shape == (1, 1)
     torch.testing.assert_close(codes * scale, weight, atol=0.002, rtol=0)
-
-
-class Attending(nn.Module):
-    """A decoder's layer with an outlier in its sums, as trained ones have: shape (N, 8, 32) to (N, 8, 5)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.normal = nn.LayerNorm(32)
-        self.query, self.key, self.value, self.out = (nn.Linear(32, 32) for _ in range(4))
-        self.head = nn.Linear(32, 5)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        normal = self.normal(x)
-        scores = self.query(normal) @ self.key(normal).transpose(1, 2) / 6
-        behind = torch.full((8, 8), torch.finfo(torch.float32).min).triu(1)
-        mixed = torch.softmax(scores + behind, dim=-1) @ self.value(normal)
-        outlier = torch.zeros(32)
-        outlier[3] = 200.0
-        added = x + self.out(mixed) + outlier
-        logits: torch.Tensor = self.head(nn.functional.layer_norm(added - outlier, (32,)))
-        return logits
-
-
-class TestAttention:
-    @pytest.mark.parametrize("target", [TARGET, OPENVINO], ids=lambda each: each.settings.runtime)
-    def test_only_what_layers_take_is_put_into_8_bits(
-        self, target: OnnxRuntimeCpu | OpenVinoCpu, tmp_path: Path
-    ) -> None:
-        torch.manual_seed(0)
-        net, shape = Attending().eval(), (8, 32)
-        request = request_of(net, shape, 8)
-        artifact = target.lower(net, request, tmp_path)
-        inputs = random_inputs(32, shape, seed=2)
-        expected = net(torch.from_numpy(inputs)).detach().numpy()
-        moved = np.abs(answers(artifact, target, inputs) - expected).max()
-        assert moved < 0.05 * np.abs(expected).max()
-        graph = graph_of(artifact)
-        rounded = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
-        readers = {node.op_type for node in graph.node if rounded.intersection(node.input)}
-        assert readers <= {"MatMul", "Gemm", "Transpose", "Add", "Reshape"}
-        codes = {
-            item.name for item in graph.initializer if item.data_type == onnx.TensorProto.INT8 and len(item.dims) == 2
-        }
-        assert len(codes) == 5
-
-    def test_a_product_with_turned_weights_is_no_attention(self, tmp_path: Path) -> None:
-        net = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
-        artifact = TARGET.lower(net, request_of(net, (16,), 8), tmp_path)
-        rounded = [node for node in graph_of(artifact).node if node.op_type == "QuantizeLinear"]
-        assert len(rounded) == 3  # of the input, between the layers, and of the output
