@@ -35,6 +35,7 @@ from rich.table import Table
 
 import paretrim
 from benchmarks.kept import FOLDER
+from paretrim.errors import NothingFoundError
 from paretrim.search.result import Result
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -252,7 +253,7 @@ def _found(name: str, result: Result, seconds: float) -> Finding:
     base = report.baseline
     try:
         row = result.pick("lexicographic", order=[metric], where=f"size_bytes <= {BOUNDS.get(name, QUARTER)}")
-    except paretrim.NothingFoundError:
+    except NothingFoundError:
         row = base  # which misses the bar
     return Finding(
         model=name,
