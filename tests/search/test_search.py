@@ -120,6 +120,7 @@ def test_the_same_recipe_and_seed_make_the_same_file(finished: Result, context: 
     assert made.sha256 == record.sha256
 
 
+@pytest.mark.slow
 def test_resume_with_a_larger_budget_says_that_the_test_data_was_seen(finished: Result, tmp_path: Path) -> None:
     store = shutil.copytree(finished.store.root, tmp_path / "store")
     larger = resume(finished.name, trials=7, store=store)
