@@ -110,6 +110,8 @@ def pack(model: bytes, folder: Path, suffix: str = ".onnx") -> Artifact:
         partial = path.with_suffix(f".{os.getpid()}.partial")
         partial.write_bytes(packed)
         partial.replace(path)
+    else:
+        path.touch()  # who tidies up sees that it was wanted just now
     return Artifact(path, digest, len(packed), _sha256(model), len(model))
 
 

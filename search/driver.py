@@ -27,7 +27,7 @@ from ray.tune.execution.tune_controller import TuneController
 from paretrim.errors import TrialError
 from paretrim.evaluators import cores
 from paretrim.evaluators.lane import Lane
-from paretrim.search import longer, strategy
+from paretrim.search import housekeeping, longer, strategy
 from paretrim.search.actor import TrialActor
 from paretrim.search.ahead import Ahead
 from paretrim.search.backlog import Backlog
@@ -126,6 +126,7 @@ class _Drive:
     purse: Purse
 
     def __post_init__(self) -> None:
+        self._new_bytes = 0.0
         self._wall_s, self._started = float(self.study.noted("wall_seconds", 0.0)), time.monotonic()
         self._guide = strategy.guide(self.job, self.context, self.study)
         self.study.follow(self._guide)
@@ -174,8 +175,16 @@ class _Drive:
 
     def _account(self, record: TrialRecord) -> None:
         self.backlog.log(record)
+        self._bound(record)
         # With every trial, so that a death costs the account no more than the trials under way.
         self.study.note("wall_seconds", self._wall_s + time.monotonic() - self._started)
+
+    def _bound(self, record: TrialRecord) -> None:
+        """Let go of artifacts off the front when a share of what may stay has come anew."""
+        self._new_bytes += record.metrics.get("size_bytes", 0.0)
+        if self._new_bytes > housekeeping.SHARE * self.job.storage.keep_mb * 1e6:
+            housekeeping.trim(self.job, self.study.records(), self.study.objectives, self.folder)
+            self._new_bytes = 0.0
 
 
 def _last_phase(job: Job, study: Study, monitor: Monitor) -> None:

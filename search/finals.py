@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,7 +22,7 @@ from paretrim.search.result import Result, artifact_of, has_artifact
 from paretrim.search.station import StationPlan, lay_out
 from paretrim.tracking.front import trial_front
 from paretrim.tracking.records import TrialRecord
-from paretrim.tracking.settled import Final, crowded
+from paretrim.tracking.settled import Final, at_its_best, crowded
 
 # A trial that was off the front may come onto it when another's latency is corrected; it is timed in the next round.
 _ROUNDS = 3
@@ -77,16 +76,10 @@ def compare(result: Result, plan: StationPlan, metric: Metric, validation: Split
 def _finalists(result: Result) -> list[TrialRecord]:
     """Return one trial for each artifact that is on the front, or would be if what was disturbed counted."""
     records, objectives, bounds = result.records, result.objectives, result.job.bounds
-    hopeful = [_at_its_best(each) if crowded(each) else each for each in records]
+    hopeful = [at_its_best(each) if crowded(each) else each for each in records]
     both = (*trial_front(records, objectives, bounds), *trial_front(hopeful, objectives, bounds, disturbed=True))
     # What was deleted since cannot be timed again.
     return list({each.sha256: each for each in both if has_artifact(result, each.number)}.values())
-
-
-def _at_its_best(record: TrialRecord) -> TrialRecord:
-    """Return a disturbed trial with the lower end of its latency's interval as its latency."""
-    best = [m if m.name != "latency_ms" or m.low is None else replace(m, value=m.low) for m in record.measurements]
-    return replace(record, measurements=tuple(best))
 
 
 def _groups(chosen: Sequence[TrialRecord]) -> Iterator[list[TrialRecord]]:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from paretrim.errors import UsageError
+from paretrim.search.job import Job
 from paretrim.search.result import Result
 from paretrim.search.station import samples_path
-from paretrim.tracking.records import BASELINE
-from paretrim.tracking.settled import crowded
+from paretrim.search.store import JobFolder
+from paretrim.tracking.front import Objective, trial_front
+from paretrim.tracking.records import BASELINE, TrialRecord
+from paretrim.tracking.settled import at_its_best, crowded
+
+# How much of the limit may come anew before a search that runs looks what it can let go of.
+SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,35 @@ def free(result: Result, keep_bytes: int = 0) -> int:
         result: The search; whoever calls has seen to it that nobody drives it.
         keep_bytes: How much of them may stay.
     """
-    others = _others(result)
-    sizes = [sum(_bytes(path) for path in group) for group in others]
+    return _shrink(_others(result), keep_bytes)
+
+
+def trim(job: Job, records: Sequence[TrialRecord], objectives: Sequence[Objective], folder: JobFolder) -> int:
+    """Delete artifacts off the front of a search that runs, past the job's limit; return what was freed.
+
+    Those stay that would be on the front if their latency were the lower end of its interval, since all of that are timed
+    again when the search ends.
+
+    Args:
+        job: The job.
+        records: Of the trials that ended.
+        objectives: What is compared.
+        folder: The search's folder.
+    """
+    hopeful = trial_front([at_its_best(each) for each in records], objectives, job.bounds, disturbed=True)
+    now = (*trial_front(records, objectives, job.bounds), *hopeful, *(r for r in records if r.kind == BASELINE))
+    others = _apart(folder, records, {each.sha256 for each in now})
+    # A trial that is under way may have made the same file just now, and reads it until it ends.
+    recent = time.time() - 60 * job.budget.trial_minutes
+    settled = [group for group in others if max(map(_changed, group)) < recent]
+    held = sum(_bytes(path) for group in others for path in group if group not in settled)
+    return _shrink(settled, max(0, int(job.storage.keep_mb * 1e6) - held))
+
+
+def _shrink(groups: Sequence[Sequence[Path]], keep_bytes: int) -> int:
+    sizes = [sum(_bytes(path) for path in group) for group in groups]
     left, freed = sum(sizes), 0
-    for group, size in zip(others, sizes, strict=True):
+    for group, size in zip(groups, sizes, strict=True):
         if left <= keep_bytes:
             break
         for path in group:
@@ -88,14 +120,17 @@ def clear_scratch(result: Result) -> int:
 
 
 def _others(result: Result) -> list[list[Path]]:
+    return _apart(result.folder, result.study.records(), set(_needed(result)))
+
+
+def _apart(folder: JobFolder, records: Sequence[TrialRecord], needed: set[str]) -> list[list[Path]]:
     """Return the files of each artifact that is not needed, in the order of the trials."""
-    needed, found = set(_needed(result)), dict[str, list[Path]]()
-    for record in result.study.records():
-        # Those of further targets stay: they cannot be made again.
-        needed |= {there.sha256 for there in record.elsewhere.values()}
-    for sha in dict.fromkeys(record.sha256 for record in result.study.records()):
+    # Those of further targets stay: they cannot be made again.
+    needed = needed.union(there.sha256 for record in records for there in record.elsewhere.values())
+    found = dict[str, list[Path]]()
+    for sha in dict.fromkeys(record.sha256 for record in records):
         if sha and sha not in needed:
-            files = list(result.folder.artifacts.glob(f"{sha}.*.xz"))
+            files = list(folder.artifacts.glob(f"{sha}.*.xz"))
             files += [path for each in files if (path := samples_path(each)).exists()]
             if files:
                 found[sha] = files
@@ -114,6 +149,13 @@ def _needed(result: Result) -> Iterator[str]:
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all files in a folder; others may write and delete there meanwhile."""
     return sum(_bytes(Path(place) / name) for place, _, names in os.walk(folder) for name in names)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # gone by now
+        return 0.0
 
 
 def _bytes(path: Path) -> int:

@@ -117,7 +117,8 @@ class Storage(Section):
         folder: Folder of results, artifacts, checkpoints and cache; on a cluster one that all machines share.
         study: URL of the studies' database, ``postgresql://HOST/DATABASE`` on a cluster, without a password.
         tracking: MLflow tracking URI.
-        keep_mb: Megabytes of artifacts off the front that stay when a search ends; `paretrim replay` makes others again.
+        keep_mb: Megabytes of artifacts off the front that stay, during a search (those older than `budget.trial_minutes`)
+            and when it ends; `paretrim replay` makes others again.
     """
 
     keep_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2000.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from paretrim.search.monitor import Silence
 from paretrim.search.replay import replay
 from paretrim.search.result import Result, artifact_of, open_result
 from paretrim.search.store import Store
+from paretrim.tracking.front import trial_front
+from paretrim.tracking.settled import at_its_best
 
 
 @pytest.fixture
@@ -46,6 +49,58 @@ def test_a_limit_leaves_so_much(mine: Result) -> None:
     assert 0 < freed < before.other_bytes or before.others == 1
     assert housekeeping.holding(mine).others == before.others - 1
     assert housekeeping.free(mine, before.other_bytes) == 0
+
+
+def trimmed(result: Result, keep_mb: float) -> int:
+    storage = result.job.storage.model_copy(update={"keep_mb": keep_mb})
+    job = result.job.model_copy(update={"storage": storage})
+    return housekeeping.trim(job, result.study.records(), result.objectives, result.folder)
+
+
+def grow_old(result: Result, *, but: str = "") -> None:
+    for path in result.folder.artifacts.iterdir():
+        if not but or not path.name.startswith(but):
+            os.utime(path, (1.0, 1.0))
+
+
+def test_while_a_search_runs_what_may_come_onto_the_front_stays_too(mine: Result) -> None:
+    grow_old(mine)
+    hopeful = [at_its_best(each) for each in mine.study.records()]
+    near = {each.sha256 for each in trial_front(hopeful, mine.objectives, mine.job.bounds, disturbed=True)}
+    assert trimmed(mine, 0.0) > 0
+    there = {path.name.partition(".")[0] for path in mine.folder.artifacts.iterdir()}
+    assert near <= there
+    assert there.isdisjoint(off_the_front(mine) - near)
+    for row in (mine.require_report().baseline, *mine.require_report().front):
+        assert row.sha256 in there
+
+
+def test_while_a_search_runs_what_was_made_just_now_stays(mine: Result) -> None:
+    assert trimmed(mine, 0.0) == 0
+    off = sorted(off_the_front(mine))
+    grow_old(mine, but=off[0])
+    trimmed(mine, 0.0)
+    assert list(mine.folder.artifacts.glob(f"{off[0]}.*"))
+
+
+def test_while_a_search_runs_the_limit_counts(mine: Result) -> None:
+    grow_old(mine)
+    assert trimmed(mine, 1000.0) == 0
+
+
+@pytest.mark.slow
+def test_a_search_bounds_what_it_keeps_while_it_runs(
+    one_ray: None, mine: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grow_old(mine)
+    job = mine.job.model_dump(mode="json")
+    mine.reopen().note("job", {**job, "storage": {**job["storage"], "keep_mb": 0.0}})
+    before, trials = off_the_front(mine), len(mine.records) + 1
+    monkeypatch.setattr(engine, "_let_go", lambda *_: None)  # so that only the driver can have done it
+    again = engine.go_on(mine.name, mine.store, Silence(), {"trials": trials})
+    there = {path.name.partition(".")[0] for path in again.folder.artifacts.iterdir()}
+    assert len(before & there) < len(before)
+    assert {row.sha256 for row in again.require_report().front} <= there
 
 
 def test_what_was_let_go_is_made_again_to_the_bit_and_exported(mine: Result, tmp_path: Path) -> None:
