@@ -82,7 +82,7 @@ def trim(job: Job, records: Sequence[TrialRecord], objectives: Sequence[Objectiv
         folder: The search's folder.
     """
     hopeful = trial_front([at_its_best(each) for each in records], objectives, job.bounds, disturbed=True)
-    now = (*trial_front(records, objectives, job.bounds), *hopeful, *(r for r in records if r.kind == BASELINE))
+    now = (*trial_front(records, objectives, job.bounds), *hopeful, *_always(records))
     others = _apart(folder, records, {each.sha256 for each in now})
     # A trial that is under way may have made the same file just now, and reads it until it ends.
     recent = time.time() - 60 * job.budget.trial_minutes
@@ -142,8 +142,12 @@ def _needed(result: Result) -> Iterator[str]:
         seen = result.on(target)
         report = seen.report
         yield from (row.sha256 for row in (report.front if report is not None else ()))
-        # A disturbed trial counts when it was timed again.
-        yield from (r.sha256 for r in seen.records if r.kind == BASELINE or (r.complete and crowded(r)))
+        yield from (r.sha256 for r in _always(seen.records))
+
+
+def _always(records: Sequence[TrialRecord]) -> Iterator[TrialRecord]:
+    # A disturbed trial counts when it was timed again.
+    return (r for r in records if r.kind == BASELINE or (r.complete and crowded(r)))
 
 
 def folder_bytes(folder: Path) -> int:
