@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from paretrim.evaluators.storage import PEAK
+
 GRIDS = (2, 3, 4, 5, 6, 7, 8)
 
 
@@ -17,6 +19,7 @@ class Abilities:
         weight_only: Bits per weight that stay narrow in memory while a matrix product computes with floats.
         halves: Formats of 16 bits that are computed with; others are stored only, and widened.
         signs: Whether the sign of 8-bit activations can be chosen.
+        peak: The largest code, either way, of weights with which layers compute as integers.
     """
 
     channel_multiple: int = 8
@@ -24,3 +27,4 @@ class Abilities:
     weight_only: tuple[int, ...] = ()
     halves: tuple[str, ...] = ()
     signs: bool = False
+    peak: int = PEAK

@@ -44,8 +44,8 @@ class OnnxFile(ABC):
 
         exported = export(model, request.inputs, other_weights(model, request.layers))
         with TemporaryDirectory(prefix="paretrim-") as scratch:
-            sign, held = self.settings.activations, self.abilities().weight_only
-            return pack(quantize(exported, model, request, sign, held, Path(scratch)), folder)
+            sign, abilities = self.settings.activations, self.abilities()
+            return pack(quantize(exported, model, request, sign, abilities, Path(scratch)), folder)
 
     @abstractmethod
     def abilities(self) -> Abilities:

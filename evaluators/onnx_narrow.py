@@ -15,7 +15,10 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from paretrim.evaluators.onnx_marks import graphs_in
+from paretrim.evaluators.storage import BLOCK
 from paretrim.evaluators.target import Array
+
+_LEAST_HALF = 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,14 @@ class Narrow:
         kind: ``codes`` or ``half``, which ends its name in the file.
         values: In the shape of the floats.
         scales: What the values are multiplied by once they are floats, as it broadcasts to them; None for half floats.
+        blocked: The dimension of a matrix along which `BLOCK` values after one another have a scale in common, and `scales` one
+            element for them; None where scales broadcast.
     """
 
     kind: str
     values: Array
     scales: Array | None = None
+    blocked: int | None = None
 
 
 def halves(floats: Array) -> Narrow:
@@ -48,9 +54,13 @@ def narrow(graph: Any, name: str, form: Narrow) -> None:
     item = next(each for each in graph.initializer if each.name == name)
     item.CopyFrom(numpy_helper.from_array(form.values, f"{name}_{form.kind}"))
     if form.scales is not None:
-        graph.initializer.append(numpy_helper.from_array(form.scales, f"{name}_scales"))
+        scales = form.scales if form.blocked is None else stored_scales(form.scales)
+        graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scales"))
+    if form.blocked is not None:
+        places = np.arange(form.values.shape[form.blocked], dtype=np.int64) // BLOCK
+        graph.initializer.append(numpy_helper.from_array(places, f"{name}_places"))
     if name in _used(graph):
-        for position, node in enumerate(_widened(name, name, form, name)):
+        for position, node in enumerate(_widened(name, name, form, name, f"{name}_places")):
             graph.node.insert(position, node)
 
 
@@ -101,17 +111,32 @@ def _looked_up(node: Any, name: str, form: Narrow) -> Iterator[Any]:
     own_scales = form.scales is not None and form.scales.ndim > 0 and len(form.scales) > 1
     if own_scales:
         yield helper.make_node("Gather", [f"{name}_scales", rows], [f"{base}_scales"], f"{base}_look_up", axis=0)
-    yield from _widened(base, node.output[0], form, base if own_scales else name)
+    yield from _widened(base, node.output[0], form, base if own_scales else name, f"{name}_places")
 
 
-def _widened(base: str, result: str, form: Narrow, scaled_by: str) -> Iterator[Any]:
-    """Yield what makes floats of narrow values, which have the scales of that name."""
+def _widened(base: str, result: str, form: Narrow, scaled_by: str, places: str) -> Iterator[Any]:
+    """Yield what makes floats of narrow values, which have the scales of that name, and of blocks the places of these."""
     if form.scales is None:
         yield helper.make_node("Cast", [f"{base}_{form.kind}"], [result], f"{base}_widen", to=TensorProto.FLOAT)
         return
     floats = f"{base}_float"
     yield helper.make_node("Cast", [f"{base}_{form.kind}"], [floats], f"{base}_cast", to=TensorProto.FLOAT)
-    yield helper.make_node("Mul", [floats, f"{scaled_by}_scales"], [result], f"{base}_widen")
+    scales = f"{scaled_by}_scales"
+    if form.blocked is not None:
+        # Of rows that were looked up, the last dimension is that of the blocks, whatever shape they were asked for in.
+        axis = form.blocked if base == result else -1
+        yield helper.make_node("Cast", [scales], [f"{base}_wide_scales"], f"{base}_cast_scales", to=TensorProto.FLOAT)
+        scales = f"{base}_spread_scales"
+        yield helper.make_node("Gather", [f"{base}_wide_scales", places], [scales], f"{base}_spread", axis=axis)
+    yield helper.make_node("Mul", [floats, scales], [result], f"{base}_widen")
+
+
+def stored_scales(scales: Array) -> Array:
+    """Return the scales of blocks as half floats, of which there is one for every `BLOCK` codes.
+
+    What they lose is far less than a code does.
+    """
+    return np.clip(scales, _LEAST_HALF, 65504).astype(np.float16)
 
 
 def _replace(graph: Any, node: Any, made: list[Any]) -> None:

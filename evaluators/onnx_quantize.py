@@ -19,6 +19,7 @@ from onnx import numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from paretrim.errors import LoweringError
+from paretrim.evaluators.abilities import Abilities
 from paretrim.evaluators.lowering import quiet
 from paretrim.evaluators.onnx_calibration import METHODS, OPTIONS, Samples, fine_histograms
 from paretrim.evaluators.onnx_export import Exported
@@ -40,7 +41,7 @@ def quantize(
     model: torch.nn.Module,
     request: LoweringRequest,
     activations: Activations,
-    held: tuple[int, ...],
+    abilities: Abilities,
     scratch: Path,
 ) -> bytes:
     """Return the bytes of the model file with all weights stored as requested.
@@ -50,7 +51,8 @@ def quantize(
         model: The model that was exported, from which the steps of the weights are known.
         request: How weights are stored, and the samples to calibrate on.
         activations: Sign of the 8-bit activations, unless the request has one.
-        held: Bits of weights that stay narrow in memory while the runtime computes matrix products with floats.
+        abilities: Which weights stay narrow in memory while the runtime computes matrix products with floats, and how large
+            the codes of those may be that it computes with as integers.
         scratch: A folder for the quantizer's files.
 
     Raises:
@@ -62,13 +64,13 @@ def quantize(
     layers = _layers(exported, model, request)
     grids = {name: each for name, each in layers.items() if each.bits <= 8}
     _own_weights(exported, grids)
-    weights = list(weights_of(exported, grids, _trained(model, grids)))
+    weights = list(weights_of(exported, grids, _trained(model, grids), abilities.peak))
     half_nodes = {node for name in layers.keys() - grids for node in exported.layer_nodes[name]}
     proto = exported.proto
     integers = [each for each in weights if each.stored.integers]
     if integers:
         proto = _to_integers(exported, integers, request, activations, scratch)
-    widen(proto, [each for each in weights if not each.stored.integers], held)
+    widen(proto, [each for each in weights if not each.stored.integers], abilities.weight_only)
     _to_halves(proto.graph, half_nodes)
     _narrow_others(proto.graph, {name: request.layers[path] for path, name in exported.weights.items()})
     drop_unused(proto.graph)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from paretrim.errors import ArtifactError
 from paretrim.evaluators.abilities import GRIDS, Abilities
 from paretrim.evaluators.onnx_file import OnnxFile, stored_tensors
+from paretrim.evaluators.overflow import peak
 from paretrim.evaluators.target import Array, MainMemory, Session
 from paretrim.evaluators.weights import Weights
 
@@ -85,11 +86,12 @@ class OnnxRuntime(OnnxFile):
 class OnnxRuntimeCpu(MainMemory, OnnxRuntime):
     """Runs ONNX files with ONNX Runtime's CPU provider."""
 
+    takes: ClassVar[tuple[str, ...]] = (*OnnxRuntime.takes, "reduce_range")
     provider: ClassVar[str] = "CPUExecutionProvider"
 
     def abilities(self) -> Abilities:
         """Return that all grids run as 8-bit integers, and matrix products with narrow weights of 4 and 8 bits."""
-        return Abilities(integers=GRIDS, weight_only=(4, 8), signs=True)
+        return Abilities(integers=GRIDS, weight_only=(4, 8), signs=True, peak=peak(self.settings.reduce_range))
 
     def unavailable(self) -> str:
         """Return an empty string: paretrim depends on ONNX Runtime."""

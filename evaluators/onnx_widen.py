@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from paretrim.evaluators.onnx_narrow import narrow
+from paretrim.evaluators.blocks import count
+from paretrim.evaluators.onnx_narrow import narrow, stored_scales
 from paretrim.evaluators.onnx_weights import Weights, transposed
+from paretrim.evaluators.storage import BLOCK
 from paretrim.evaluators.target import Array
 
 _DOMAIN = "com.microsoft"
-_BLOCK = 32
 # Inside the node, each block of 32 inputs is rounded to 8 bits by its own range. With floats instead, products with
 # 8-bit weights take 20 times as long as they do with 32-bit weights, and those with 4-bit weights longer than these.
 _AS_INTEGERS = 4
@@ -51,7 +52,7 @@ def _bits(weights: Weights, node: Any, held: tuple[int, ...]) -> int:
         and not any(a.name == "transA" and a.i for a in node.attribute)
     )
     inputs = weights.floats.shape[1 - weights.axis] if weights.floats.ndim == 2 else 0
-    if not plain or inputs < _BLOCK:
+    if not plain or inputs < BLOCK:
         return 0
     peak = int(np.abs(weights.codes.astype(np.int16)).max())
     return next((bits for bits in sorted(held) if peak <= 2 ** (bits - 1) - 1), 0)
@@ -61,11 +62,10 @@ def _to_blocks(proto: Any, node: Any, weights: Weights, bits: int) -> None:
     graph = proto.graph
     codes = np.moveaxis(weights.codes, weights.axis, 0)
     outputs, inputs = codes.shape
-    blocks = -(-inputs // _BLOCK)
-    scales = np.broadcast_to(weights.scales.reshape(-1, 1), (outputs, blocks)).astype(np.float32)
+    blocks = count(inputs)
     base = f"{node.name}_{bits}bit"
     graph.initializer.append(numpy_helper.from_array(_packed(codes, blocks, bits), f"{base}_codes"))
-    graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(scales), f"{base}_scales"))
+    made = [_scales(graph, weights.scales, (outputs, blocks), f"{base}_scales")]
     biased = node.op_type == "Gemm" and len(node.input) > 2 and bool(node.input[2])
     result = f"{base}_product" if biased else node.output[0]
     product = helper.make_node(
@@ -77,10 +77,10 @@ def _to_blocks(proto: Any, node: Any, weights: Weights, bits: int) -> None:
         K=inputs,
         N=outputs,
         bits=bits,
-        block_size=_BLOCK,
+        block_size=BLOCK,
         accuracy_level=_AS_INTEGERS,
     )
-    made = [product]
+    made = [*filter(None, made), product]
     if biased:
         made.append(helper.make_node("Add", [result, node.input[2]], [node.output[0]], f"{node.name}_bias"))
     place = next(i for i, other in enumerate(graph.node) if other.name == node.name)
@@ -91,9 +91,19 @@ def _to_blocks(proto: Any, node: Any, weights: Weights, bits: int) -> None:
         proto.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
 
 
+def _scales(graph: Any, scales: Array, shape: tuple[int, int], name: str) -> Any | None:
+    """Store scales under a name; return what widens them when the model is loaded, where that is needed."""
+    if scales.ndim == 2:
+        graph.initializer.append(numpy_helper.from_array(stored_scales(scales), f"{name}_half"))
+        return helper.make_node("Cast", [f"{name}_half"], [name], f"{name}_cast", to=TensorProto.FLOAT)
+    floats = np.broadcast_to(scales.reshape(-1, 1), shape).astype(np.float32)
+    graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(floats), name))
+    return None
+
+
 def _packed(codes: Array, blocks: int, bits: int) -> Array:
     """Return codes ``(N, K)`` as the operator takes them, ``(N, blocks, bytes)``: above zero, low half first."""
-    padded = np.zeros((len(codes), blocks * _BLOCK), np.int16)
+    padded = np.zeros((len(codes), blocks * BLOCK), np.int16)
     padded[:, : codes.shape[1]] = codes
-    raised = (padded + 2 ** (bits - 1)).astype(np.uint8).reshape(len(codes), blocks, _BLOCK)
+    raised = (padded + 2 ** (bits - 1)).astype(np.uint8).reshape(len(codes), blocks, BLOCK)
     return raised if bits == 8 else np.ascontiguousarray(raised[..., 0::2] | (raised[..., 1::2] << 4))

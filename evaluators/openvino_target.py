@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from paretrim.errors import ArtifactError
 from paretrim.evaluators.abilities import GRIDS, Abilities
 from paretrim.evaluators.onnx_file import OnnxFile, stored_tensors
+from paretrim.evaluators.overflow import peak
 from paretrim.evaluators.target import Array, MainMemory, Session
 from paretrim.evaluators.weights import Weights
 
@@ -19,11 +20,11 @@ from paretrim.evaluators.weights import Weights
 class OpenVinoCpu(MainMemory, OnnxFile):
     """Runs ONNX files with OpenVINO's CPU plugin."""
 
-    takes: ClassVar[tuple[str, ...]] = ("activations",)
+    takes: ClassVar[tuple[str, ...]] = ("activations", "reduce_range")
 
     def abilities(self) -> Abilities:
         """Return that all grids run as 8-bit integers."""
-        return Abilities(integers=GRIDS, signs=True)
+        return Abilities(integers=GRIDS, signs=True, peak=peak(self.settings.reduce_range))
 
     def unavailable(self) -> str:
         """Return how to install OpenVINO when it is not."""

@@ -9,6 +9,10 @@ from typing import Literal
 HALF = 16
 PEAK = 127
 """The largest code of an 8-bit weight, either way."""
+REDUCED_PEAK = 64
+"""The largest of which two, times an unsigned byte each, add up within 16 bits."""
+BLOCK = 32
+"""Weights in a row of a matrix that have one step, where each block has its own."""
 
 Sign = Literal["target", "unsigned", "signed"]
 Calibrator = Literal["minmax", "percentile", "entropy"]
@@ -23,13 +27,17 @@ class Storage:
         integers: Whether the layer computes with integers, which takes 8-bit activations too; otherwise its weights are
             widened, and it computes with floats (weight-only quantization). Embeddings and recurrent layers do so always.
         per_channel: Whether each output channel, or row of a table, has a grid of its own.
-        steps: Distance between neighbouring codes of each output channel (one number where `per_channel` is false) in
-            the torch model, as trained; None where the largest weight lies on the outermost code.
+        in_blocks: Whether each `BLOCK` weights of a channel have a grid of their own; only for matrices, and where `per_channel`
+            is true. The last block of a channel may be shorter.
+        steps: Distance between neighbouring codes of each output channel (one number where `per_channel` is false, those of
+            a channel's blocks after one another with `in_blocks`) in the torch model, as trained; None where the largest
+            weight lies on the outermost code.
     """
 
     bits: int
     integers: bool = True
     per_channel: bool = True
+    in_blocks: bool = False
     steps: tuple[float, ...] | None = None
 
 

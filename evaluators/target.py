@@ -35,6 +35,7 @@ Session = Callable[..., Array]
 """``(*inputs, each (N, ...)) -> outputs (N, ...)``; a call is complete when it returns."""
 Activations = Literal["unsigned", "signed"]
 Optimization = Literal["all", "extended", "basic", "off"]
+ReduceRange = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class TargetSettings:
         batch_size: Samples per call when latency and memory are measured.
         activations: Sign of the 8-bit activations between quantized layers.
         optimization: How far the runtime rewrites the graph when it loads one.
+        reduce_range: Whether weights that are computed with as integers keep to 7 bits, so that sums of their products
+            do not overflow on x86 processors without VNNI; ``auto`` does so where this machine's would.
     """
 
     runtime: str = "onnxruntime"
@@ -54,9 +57,10 @@ class TargetSettings:
     batch_size: int = 1
     activations: Activations = "unsigned"
     optimization: Optimization = "all"
+    reduce_range: ReduceRange = "auto"
 
 
-OPTIONAL = ("activations", "optimization")
+OPTIONAL = ("activations", "optimization", "reduce_range")
 """Settings that a target takes only when it says so in `Target.takes`."""
 
 

@@ -18,9 +18,10 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from paretrim.errors import LoweringError
+from paretrim.evaluators.blocks import peaks
 from paretrim.evaluators.lowering import FIXED_BATCH, innermost, quiet, traced
 from paretrim.evaluators.parametrized import chain_of, owner, put_on, weight_path
-from paretrim.evaluators.storage import HALF, PEAK, Storage
+from paretrim.evaluators.storage import BLOCK, HALF, PEAK, Storage
 from paretrim.evaluators.target import LoweringRequest
 
 # What the exporter notes at each node: source paths, which would ship and would make equal models differ.
@@ -116,16 +117,21 @@ class Codes(nn.Module):
         self.stored = stored
 
     def right_inverse(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what is stored: codes of the shape of the weights, and a scale for each output channel, or for all."""
+        """Return what is stored: codes of the shape of the weights, and a scale for each channel, block of one, or for all."""
         if self.stored.steps is None:
-            peak = weight.abs().flatten(1).amax(dim=1)
-            peak = peak if self.stored.per_channel else peak.amax(dim=0, keepdim=True)
+            blocks = self.stored.in_blocks
+            peak = torch.from_numpy(peaks(weight.numpy())) if blocks else weight.abs().flatten(1).amax(dim=1)
+            peak = peak.flatten() if self.stored.per_channel else peak.amax(dim=0, keepdim=True)
             scale = peak.clamp_min(1e-12) / (2 ** (self.stored.bits - 1) - 1)
         else:
             scale = torch.tensor(self.stored.steps, dtype=weight.dtype)
-        scale = scale.view(-1, *[1] * (weight.dim() - 1))
-        return torch.round(weight / scale).clamp(-PEAK, PEAK).to(torch.int8), scale
+        scale = scale.view(len(weight), -1) if self.stored.in_blocks else scale.view(-1, *[1] * (weight.dim() - 1))
+        return torch.round(weight / self._wide(scale, weight)).clamp(-PEAK, PEAK).to(torch.int8), scale
 
     def forward(self, codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """Return the weights, widened."""
-        return codes * scale
+        return codes * self._wide(scale, codes)
+
+    def _wide(self, scale: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return the scales as they broadcast to weights."""
+        return scale.repeat_interleave(BLOCK, dim=-1)[..., : rows.shape[-1]] if self.stored.in_blocks else scale

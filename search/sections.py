@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from paretrim.errors import UsageError
 from paretrim.evaluators import target
-from paretrim.evaluators.target import Activations, Optimization, TargetSettings
+from paretrim.evaluators.target import Activations, Optimization, ReduceRange, TargetSettings
 from paretrim.search.places import known_database, without_password
 from paretrim.spaces.device import DeviceName
 
@@ -30,6 +30,8 @@ class TargetOptions(Section):
         batch_size: Samples per call when latency and memory are measured.
         activations: Sign of the 8-bit activations between quantized layers; which is faster depends on the processor.
         optimization: How far the runtime rewrites the graph when it loads one.
+        reduce_range: Whether weights of integer layers keep to 7 bits, which processors without VNNI need; ``auto`` looks at
+            this machine's.
         throughput_batches: Samples per call when the throughput is measured, one number for each.
         name: What it is called where a job has several; by default its runtime.
     """
@@ -39,6 +41,7 @@ class TargetOptions(Section):
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 1
     activations: Activations = "unsigned"
     optimization: Optimization = "all"
+    reduce_range: ReduceRange = "auto"
     throughput_batches: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = (1, 16)
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] | None = None
 
@@ -64,7 +67,9 @@ class TargetOptions(Section):
     @property
     def settings(self) -> TargetSettings:
         """The same for the evaluators."""
-        return TargetSettings(self.runtime, self.threads, self.batch_size, self.activations, self.optimization)
+        return TargetSettings(
+            self.runtime, self.threads, self.batch_size, self.activations, self.optimization, self.reduce_range
+        )
 
 
 class Finals(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
@@ -13,33 +13,30 @@ from torch.nn.utils import parametrize
 from paretrim.evaluators.inputs import Inputs
 from paretrim.evaluators.parametrized import behind, chain_of, owner, put_on, take_off
 from paretrim.spaces.reconstruction import grams, reconstructible, rounded
-from paretrim.spaces.weight_grids import Family, Record, Settled, WeightGrid, make
+from paretrim.spaces.weight_grids import Family, Form, Record, WeightGrid, make, settled
 
 _RECORDS = "paretrim_grids"
 
 
-def put_on_grids(
-    model: nn.Module, widths: Mapping[str, int], common: Collection[str], family: Family, seed: int
-) -> None:
+def put_on_grids(model: nn.Module, forms: Mapping[str, Form], family: Family, seed: int) -> None:
     """Let a model compute with some weights on their grids, while gradients reach the weights themselves.
 
     Weights that several modules have in common, at the same bits, are on one grid.
 
     Args:
         model: Changed in place.
-        widths: Bits of each weight, 2 to 8, by its path.
-        common: The paths of those that have one step for all channels.
+        forms: The form of each weight's grid, by the weight's path.
         family: Of the grids.
         seed: Of what is random.
     """
     made: dict[tuple[int, int], WeightGrid] = {}
-    for position, (path, bits) in enumerate(widths.items()):
+    for position, (path, form) in enumerate(forms.items()):
         module, name = owner(model, path)
-        held = (id(behind(module, name)), bits)
+        held = (id(behind(module, name)), form.bits)
         if held not in made:
             weight = cast("torch.Tensor", getattr(module, name))
             # Far apart, since each draw takes the next seed.
-            made[held] = make(family, bits, weight, path in common, (seed * 1009 + position) * 1_000_003)
+            made[held] = make(family, form, weight, (seed * 1009 + position) * 1_000_003)
         grid = made[held]
         grid.train(module.training)
         put_on(module, name, grid)
@@ -48,8 +45,7 @@ def put_on_grids(
 
 def reconstruct(
     model: nn.Module,
-    widths: Mapping[str, int],
-    common: Collection[str],
+    forms: Mapping[str, Form],
     family: Family,
     batches: Iterable[Inputs],
 ) -> frozenset[str]:
@@ -59,13 +55,12 @@ def reconstruct(
 
     Args:
         model: In evaluation mode; changed in place.
-        widths: Bits of each weight, 2 to 8, by its path.
-        common: The paths of those that have one step for all channels.
+        forms: The form of each weight's grid, by the weight's path.
         family: Of the grids; one whose codes are equal steps.
         batches: Samples.
     """
     uses = Counter(id(each) for _, each in model.named_parameters(remove_duplicate=False))
-    found = {path: owner(model, path) for path in widths}
+    found = {path: owner(model, path) for path in forms}
     alone = {
         path.removesuffix(f".{name}"): path
         for path, (module, name) in found.items()
@@ -73,19 +68,18 @@ def reconstruct(
     }
     for layer, gram in grams(model, list(alone), batches).items():
         module, name = found[alone[layer]]
-        _reconstruct(
-            module, name, gram, make(family, widths[alone[layer]], getattr(module, name), alone[layer] in common, 0)
-        )
+        _reconstruct(module, name, gram, family, forms[alone[layer]])
     return frozenset(alone.values())
 
 
-def _reconstruct(module: nn.Module, name: str, gram: torch.Tensor, grid: WeightGrid) -> None:
+def _reconstruct(module: nn.Module, name: str, gram: torch.Tensor, family: Family, form: Form) -> None:
     weight = cast("nn.Parameter", getattr(module, name))
+    grid = make(family, form, weight, 0).eval()
     with torch.no_grad():
-        grid.eval()(weight)
-        steps = cast("torch.Tensor", grid.record.steps)
+        grid(weight)
+        steps = grid.record.of_each(weight.shape).flatten(1)
         weight.copy_(rounded(weight, steps, grid.levels, gram))
-    held = Settled(grid.bits, grid.shared, steps)
+    held = settled(form, cast("torch.Tensor", grid.record.steps))
     put_on(module, name, held)
     object.__setattr__(module, _RECORDS, _records(module) | {name: held.record})
 

@@ -12,7 +12,8 @@ from typing import ClassVar, cast
 from torch import nn
 
 from paretrim.evaluators.abilities import GRIDS
-from paretrim.evaluators.storage import HALF, Activation, Calibrator, Sign, Storage
+from paretrim.evaluators.parametrized import owner
+from paretrim.evaluators.storage import BLOCK, HALF, PEAK, Activation, Calibrator, Sign, Storage
 from paretrim.spaces.anatomy import Anatomy, parts_of
 from paretrim.spaces.dimension import Choice, Condition, Dimension, Value
 from paretrim.spaces.flow import layers_run
@@ -22,7 +23,7 @@ from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.rewriting import stand_in
 from paretrim.spaces.schooling import Schooling
 from paretrim.spaces.technique import Technique, TechniqueOptions
-from paretrim.spaces.weight_grids import Family
+from paretrim.spaces.weight_grids import Family, Form, Steps
 
 __all__ = ["QuantizationOptions", "WeightQuantization"]
 
@@ -83,12 +84,12 @@ class WeightQuantization(Technique):
     def refine(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy, schooling: Schooling) -> None:
         """Round the weights layer by layer, where that is asked for."""
         if _value(recipe, "training") == RECONSTRUCT:
-            widths, common, family = _grids(model, recipe, anatomy)
+            forms, family = _grids(model, recipe, anatomy)
             drawn = islice(schooling.batches(_BATCH_SIZE, recipe.seed), _BATCHES)
             with schooling.working():
-                done = reconstruct(model.eval(), widths, common, family, (batch.inputs for batch in drawn))
-            rest = {path: bits for path, bits in widths.items() if path not in done}
-            put_on_grids(model, rest, common, family, recipe.seed)
+                done = reconstruct(model.eval(), forms, family, (batch.inputs for batch in drawn))
+            rest = {path: form for path, form in forms.items() if path not in done}
+            put_on_grids(model, rest, family, recipe.seed)
 
     def bake(self, model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> None:
         """Replace the weights by those on the grid."""
@@ -170,17 +171,27 @@ def _put_on_grids(model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> None:
     put_on_grids(model, *_grids(model, recipe, anatomy), recipe.seed)
 
 
-def _grids(model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> tuple[dict[str, int], set[str], Family]:
-    """Return the bits of the weights that are on grids, by their paths, those with one step for all channels, and the family."""
-    layers = {f"{name}.weight": bits for name, bits in _bits(recipe, anatomy, model).items()}
-    others = _other_bits(recipe, anatomy, model)
-    widths = {path: bits for path, bits in {**layers, **others}.items() if bits in GRIDS}
-    per_tensor = bool(widths) and _value(recipe, "granularity") == "tensor"
+def _grids(model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> tuple[dict[str, Form], Family]:
+    """Return the form of the grid of each weight that is on one, by the weight's path, and the family of them all."""
+    layers = {f"{name}.weight": bits for name, bits in _bits(recipe, anatomy, model).items() if bits in GRIDS}
+    others = {path: bits for path, bits in _other_bits(recipe, anatomy, model).items() if bits in GRIDS}
+    wanted = cast("Steps", _value(recipe, "granularity"))
+    integers = bool(anatomy.abilities.integers) and _value(recipe, "activations") != "none"
     # Folding batch normalization gives each channel a factor of its own, after which no step is common to them.
-    normed = layers_run(model, anatomy.example()) if per_tensor else {}
-    common = {f"{name}.weight" for name, meets_norm in normed.items() if not meets_norm}
-    common |= others.keys() if per_tensor else set()
-    return widths, common, cast("Family", _value(recipe, "family"))
+    normed = layers_run(model, anatomy.example()) if layers and wanted == "tensor" else {}
+    own = {f"{name}.weight" for name, meets_norm in normed.items() if meets_norm}
+    forms = {}
+    for path, bits in (layers | others).items():
+        whole = path in own or (wanted == "block" and ((integers and path in layers) or not _has_blocks(model, path)))
+        peak = anatomy.abilities.peak if integers and path in layers else PEAK
+        forms[path] = Form(bits, "channel" if whole else wanted, peak)
+    return forms, cast("Family", _value(recipe, "family"))
+
+
+def _has_blocks(model: nn.Module, path: str) -> bool:
+    module, name = owner(model, path)
+    weight = getattr(module, name)
+    return bool(weight.dim() == 2 and weight.shape[1] > BLOCK)
 
 
 def _stored(model: nn.Module, path: str, bits: int, integers: bool) -> Storage:
@@ -189,4 +200,6 @@ def _stored(model: nn.Module, path: str, bits: int, integers: bool) -> Storage:
     record = record_of(model, path)
     if record is None or record.steps is None:
         return Storage(bits, integers)
-    return Storage(bits, integers, not record.shared, tuple(record.steps.tolist()))
+    in_blocks = record.kind == "block"
+    steps = tuple(record.steps.tolist())
+    return Storage(bits, integers and not in_blocks, record.kind != "tensor", in_blocks, steps)

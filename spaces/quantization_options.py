@@ -9,11 +9,10 @@ from pydantic import ValidationInfo, field_validator
 from paretrim.evaluators.abilities import GRIDS
 from paretrim.evaluators.storage import Calibrator
 from paretrim.spaces.technique import TechniqueOptions
-from paretrim.spaces.weight_grids import Family
+from paretrim.spaces.weight_grids import Family, Steps
 
 Bits = Literal[2, 3, 4, 5, 6, 7, 8, 16, "none"]
 EndBits = Literal[2, 3, 4, 5, 6, 7, 8, 16]
-Steps = Literal["channel", "tensor"]
 Training = Literal["aware", "post", "reconstruct"]
 Activations = Literal["target", "unsigned", "signed", "none"]
 
@@ -41,8 +40,10 @@ class QuantizationOptions(TechniqueOptions):
         families: Which values the weights of a layer can take: ``uniform`` steps, ``lsq`` (uniform steps that are
             learned), ``power_of_two`` (uniform from 5 bits on), ``codebook`` (k-means; uniform at 8 bits), ``noise``
             (uniform; in training a random half of the weights at a time).
-        granularity: Whether each output channel has a step of its own, or all of a layer (``tensor``) share one. A
-            layer before batch normalization has one for each channel in any case.
+        granularity: Whether each output channel has a step of its own, each ``block`` of 32 weights in a row of it, or all of
+            a layer (``tensor``) share one. A layer before batch normalization has one for each channel where others share
+            one. Blocks are for matrices that are computed with as floats: linear layers with `activations` ``none`` or on a
+            target without integers, embeddings, recurrent layers; all else has a step for each channel beside them.
         training: ``aware`` trains with the weights on their grids; ``post`` rounds them after training;
             ``reconstruct`` too, layer by layer, so that each layer's outputs on some training samples change least.
         activations: The 8-bit codes between integer layers: ``unsigned``, ``signed``, or as the ``target`` says;

@@ -86,20 +86,20 @@ def rounded(weight: torch.Tensor, steps: torch.Tensor, levels: int, gram: torch.
 
     Args:
         weight: Shape ``(outputs, ...)``.
-        steps: Between neighbouring codes, shape ``(outputs,)``, or ``(1,)`` for one in common.
+        steps: Between neighbouring codes, as they broadcast to ``(outputs, K)``.
         levels: The largest code.
         gram: Of `grams`.
     """
     left = weight.detach().flatten(1).double()
-    absent, scale = left == 0, steps.detach().double().view(-1, 1).expand(len(left), 1)
+    absent, scale = left == 0, steps.detach().double().expand(left.shape)
     factor = _factor(gram.double())
     settled = torch.zeros_like(left)
     for start in range(0, left.shape[1], _COLUMNS):
         stop = min(start + _COLUMNS, left.shape[1])
         errors = torch.zeros(len(left), stop - start, dtype=left.dtype)
         for at in range(start, stop):
-            codes = torch.round(left[:, at : at + 1] / scale).clamp(-levels, levels)
-            settled[:, at] = torch.where(absent[:, at], 0.0, (codes * scale)[:, 0])
+            codes = torch.round(left[:, at] / scale[:, at]).clamp(-levels, levels)
+            settled[:, at] = torch.where(absent[:, at], 0.0, codes * scale[:, at])
             errors[:, at - start] = (left[:, at] - settled[:, at]) / factor[at, at]
             left[:, at:stop] -= errors[:, at - start, None] * factor[at, at:stop]
         left[:, stop:] -= errors @ factor[start:stop, stop:]

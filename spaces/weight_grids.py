@@ -1,25 +1,45 @@
 """Grids on which the weights of a layer are put while it is trained: the families, as parametrizations.
 
-All of them end on the grid of 8-bit integers: a weight is a code of at most 127 either way times the step of its output
-channel, so that the target runs it as an integer, however many bits the family's own values need.
+All of them end on the grid of 8-bit integers: a weight is a code of at most 127 either way (64 where the target says so) times
+the step of its output channel, or of its block of 32, so that the target runs it as an integer, however many bits the family's
+own values need.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from math import log2
+from typing import Literal, cast
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-from paretrim.evaluators.storage import PEAK
+from paretrim.evaluators.storage import BLOCK, PEAK
 from paretrim.spaces.rounding import largest, least_error, midpoints, nearest
 
 # In how many steps of training the values of a codebook move once.
 _REFIT = 8
 
 Family = Literal["uniform", "lsq", "power_of_two", "codebook", "noise"]
+Steps = Literal["channel", "tensor", "block"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a grid is like, whatever its family.
+
+    Attributes:
+        bits: Per weight, 2 to 8.
+        steps: Whether each output channel has a step of its own, all have one in common, or each block of `BLOCK` weights of a
+            channel has one; blocks are for matrices.
+        peak: The largest code that there may be.
+    """
+
+    bits: int
+    steps: Steps = "channel"
+    peak: int = PEAK
 
 
 @dataclass
@@ -27,27 +47,35 @@ class Record:
     """What a grid has done last, kept at the layer, where it outlives the parametrization.
 
     Attributes:
-        steps: Distance between neighbouring codes: of each output channel, shape ``(C,)``, or of the layer, ``(1,)``.
-        shared: Whether all channels have one step.
+        kind: What has a step of its own.
+        steps: Distance between neighbouring codes: of each output channel, shape ``(C,)``, of the layer, ``(1,)``, or of each
+            block of each channel, ``(C * blocks,)``.
     """
 
+    kind: Steps
     steps: torch.Tensor | None = None
-    shared: bool = False
+
+    def of_each(self, shape: torch.Size) -> torch.Tensor:
+        """Return the steps, once the grid has been used, as they broadcast to weights of a shape ``(C, ...)``."""
+        steps = cast("torch.Tensor", self.steps)
+        if self.kind == "block":
+            return steps.view(shape[0], -1).repeat_interleave(BLOCK, dim=1)[:, : shape[1]]
+        return steps.view(-1, *[1] * (len(shape) - 1))
 
 
 class WeightGrid(nn.Module, ABC):
     """Puts weights on a grid.
 
     Args:
-        bits: Per weight, 2 to 8.
-        shared: Whether all output channels have one step, rather than one each.
+        form: What it is like.
     """
 
-    def __init__(self, bits: int, shared: bool) -> None:
+    def __init__(self, form: Form) -> None:
         super().__init__()
-        self.bits, self.shared = bits, shared
-        self.levels = 2 ** (bits - 1) - 1
-        self.record = Record(shared=shared)
+        self.bits, self.shared = form.bits, form.steps == "tensor"
+        self.top = form.peak
+        self.levels = min(2 ** (form.bits - 1) - 1, form.peak)
+        self.record = Record(form.steps)
 
     @abstractmethod
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
@@ -96,8 +124,8 @@ class Uniform(StraightThrough):
 class Settled(StraightThrough):
     """Codes of steps that are given, for weights that are on their grid already."""
 
-    def __init__(self, bits: int, shared: bool, steps: torch.Tensor) -> None:
-        super().__init__(bits, shared)
+    def __init__(self, form: Form, steps: torch.Tensor) -> None:
+        super().__init__(form)
         self.register_buffer("steps", steps, persistent=False)
 
     def placed(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -112,8 +140,8 @@ class Noise(Uniform):
     Source: Fan et al., "Training with Quantization Noise for Extreme Model Compression", 2021.
     """
 
-    def __init__(self, bits: int, shared: bool, seed: int) -> None:
-        super().__init__(bits, shared)
+    def __init__(self, form: Form, seed: int) -> None:
+        super().__init__(form)
         self.seed, self.draws = seed, 0
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
@@ -133,8 +161,8 @@ class LearnedSteps(WeightGrid):
     Source: Esser et al., "Learned Step Size Quantization", 2020. The steps begin where the squared error is least.
     """
 
-    def __init__(self, bits: int, shared: bool, weight: torch.Tensor) -> None:
-        super().__init__(bits, shared)
+    def __init__(self, form: Form, weight: torch.Tensor) -> None:
+        super().__init__(form)
         widest = self.peak(weight) / self.levels
 
         def rounded(share: torch.Tensor) -> torch.Tensor:
@@ -142,7 +170,7 @@ class LearnedSteps(WeightGrid):
             found: torch.Tensor = torch.round(weight / steps).clamp(-self.levels, self.levels) * steps
             return found
 
-        best = widest * least_error(weight, rounded, shared)
+        best = widest * least_error(weight, rounded, self.shared)
         self.step = nn.Parameter(best.clone())
         # A step that training drives to zero or below would never come back.
         self.register_buffer("least", best / 10, persistent=False)
@@ -167,22 +195,24 @@ class PowersOfTwo(StraightThrough):
     the share of a channel's peak that has the least squared error before training, and follows the peak in training.
     """
 
-    def __init__(self, bits: int, shared: bool, weight: torch.Tensor) -> None:
-        super().__init__(bits, shared)
-        self.top = float(2 ** (2 ** (bits - 1) - 2))
-        values = [0.0] + [2.0**k for k in range(2 ** (bits - 1) - 1)]
+    def __init__(self, form: Form, weight: torch.Tensor) -> None:
+        super().__init__(form)
+        most = 2 ** (form.bits - 1) - 1
+        # Where 64 is too large for a code, the smallest magnitude is left out.
+        self.highest = float(2 ** min(most - 1, int(log2(form.peak))))
+        values = [0.0] + [2.0**k for k in range(int(log2(self.highest)) + 1)]
         self.register_buffer("values", torch.tensor(values, dtype=weight.dtype), persistent=False)
         peak = self.peak(weight)
 
         def rounded(share: torch.Tensor) -> torch.Tensor:
-            steps = peak * share / self.top
+            steps = peak * share / self.highest
             return self._codes(weight / steps) * steps
 
-        self.register_buffer("share", least_error(weight, rounded, shared), persistent=False)
+        self.register_buffer("share", least_error(weight, rounded, self.shared), persistent=False)
 
     def placed(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return codes and steps."""
-        steps = self.peak(weight) * self.get_buffer("share") / self.top
+        steps = self.peak(weight) * self.get_buffer("share") / self.highest
         return self._codes(weight / steps), steps
 
     def _codes(self, scaled: torch.Tensor) -> torch.Tensor:
@@ -197,11 +227,11 @@ class Codebook(StraightThrough):
     the weights that it stands for, at every eighth step, since that costs more than all else here.
     """
 
-    def __init__(self, bits: int, shared: bool, weight: torch.Tensor) -> None:
-        super().__init__(bits, shared)
+    def __init__(self, form: Form, weight: torch.Tensor) -> None:
+        super().__init__(form)
         self.draws = 0
         relative = weight / self.peak(weight)
-        spread = torch.linspace(float(relative.min()), float(relative.max()), 2**bits).to(weight)
+        spread = torch.linspace(float(relative.min()), float(relative.max()), 2**form.bits).to(weight)
         spread[spread.abs().argmin()] = 0.0  # what is pruned stays zero
         self.register_buffer("centroids", spread, persistent=False)
         for _ in range(20):
@@ -216,13 +246,14 @@ class Codebook(StraightThrough):
             if self.draws % _REFIT == 0:
                 self._refit(relative)
             self.draws += 1
-        codes = torch.round(self.get_buffer("centroids") * PEAK)
+        top = self.top
+        codes = torch.round(self.get_buffer("centroids") * top)
         # What lies halfway between two codes is a whole or a half, so that a table of halves holds the nearest of all.
-        halves = torch.arange(-2 * PEAK, 2 * PEAK + 1, device=codes.device)
+        halves = torch.arange(-2 * top, 2 * top + 1, device=codes.device)
         table = nearest(halves / 2 + 0.25, codes)
         # A weight that is not a number must not end as an index beyond the table: the loss will tell.
-        place = (torch.floor(relative * (2 * PEAK)) + 2 * PEAK).long().clamp(0, 4 * PEAK)
-        return table[place].to(weight.dtype), peak / PEAK
+        place = (torch.floor(relative * (2 * top)) + 2 * top).long().clamp(0, 4 * top)
+        return table[place].to(weight.dtype), peak / top
 
     def _refit(self, relative: torch.Tensor) -> None:
         centroids = self.get_buffer("centroids")
@@ -239,12 +270,36 @@ class Codebook(StraightThrough):
         member = torch.bucketize(relative, midpoints(centroids))
         empty = (torch.bincount(member, minlength=len(centroids)) == 0) & (centroids != 0)
         distance = (relative - centroids[member]).abs()
-        if empty.any() and distance.max() > 0.5 / PEAK:
+        if empty.any() and distance.max() > 0.5 / self.top:
             centroids[empty.nonzero()[0]] = relative[distance.argmax()]
             centroids.copy_(centroids.sort().values)
 
 
-def make(family: Family, bits: int, weight: torch.Tensor, shared: bool, seed: int) -> WeightGrid:
+class InBlocks(WeightGrid):
+    """A matrix of which each block of `BLOCK` weights in a row is on a grid as if it were an output channel.
+
+    Source: Dettmers and Zettlemoyer, "The case for 4-bit precision: k-bit Inference Scaling Laws", 2023.
+    """
+
+    def __init__(self, form: Form, inner: WeightGrid) -> None:
+        super().__init__(form)
+        self.inner = inner
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the weights on the grid, shape as given."""
+        rows, columns = weight.shape
+        on_grid: torch.Tensor = self.inner(in_rows(weight)).view(rows, -1)[:, :columns]
+        self.record.steps = self.inner.record.steps
+        return on_grid
+
+
+def in_rows(matrix: torch.Tensor) -> torch.Tensor:
+    """Return the blocks of a matrix as rows, ``(rows * blocks, BLOCK)``; what the last of a row lacks are zeros."""
+    missing = -matrix.shape[1] % BLOCK
+    return functional.pad(matrix, (0, missing)).reshape(-1, BLOCK)
+
+
+def make(family: Family, form: Form, weight: torch.Tensor, seed: int) -> WeightGrid:
     """Return a grid of a family for a layer's weights.
 
     From 5 bits on, powers of two mean the uniform grid, for they only become denser around zero; at 8 bits a codebook
@@ -252,16 +307,24 @@ def make(family: Family, bits: int, weight: torch.Tensor, shared: bool, seed: in
 
     Args:
         family: Which.
-        bits: Per weight, 2 to 8.
+        form: What it is like.
         weight: As the layer has them before training, shape ``(C, ...)``.
-        shared: Whether all output channels have one step.
         seed: Of what is random.
     """
     weight = weight.detach()
+    if form.steps == "block":
+        return InBlocks(form, make(family, replace(form, steps="channel"), in_rows(weight), seed))
     if family == "lsq":
-        return LearnedSteps(bits, shared, weight)
-    if family == "power_of_two" and bits <= 4:
-        return PowersOfTwo(bits, shared, weight)
-    if family == "codebook" and bits <= 7:
-        return Codebook(bits, shared, weight)
-    return Noise(bits, shared, seed) if family == "noise" else Uniform(bits, shared)
+        return LearnedSteps(form, weight)
+    if family == "power_of_two" and form.bits <= 4:
+        return PowersOfTwo(form, weight)
+    if family == "codebook" and form.bits <= 7:
+        return Codebook(form, weight)
+    return Noise(form, seed) if family == "noise" else Uniform(form)
+
+
+def settled(form: Form, steps: torch.Tensor) -> WeightGrid:
+    """Return the grid of weights that are on it already, with the steps of its `Record`."""
+    if form.steps == "block":
+        return InBlocks(form, Settled(replace(form, steps="channel"), steps))
+    return Settled(form, steps)

@@ -31,6 +31,7 @@ from paretrim.spaces.testing import small_net
 from .helper_quantize import answers, graph_of, request_of, samples
 
 TARGET = OnnxRuntimeCpu(TargetSettings())
+WHOLE = OnnxRuntimeCpu(TargetSettings(reduce_range="never"))
 OPENVINO = OpenVinoCpu(TargetSettings("openvino"))
 SHAPE = (3, 8, 8)
 LAYERS = {"stem": "norm", "conv1": "norm1", "conv2": "norm2", "head": ""}
@@ -76,7 +77,7 @@ class TestGridsInTheFile:
             net.norm1.weight[::2] *= -1.0
             net.conv1.weight[3] = 0.0
         request = request_of(net, SHAPE, 3, family=family)
-        found = dequantized(graph_of(TARGET.lower(net, request, tmp_path)))
+        found = dequantized(graph_of(WHOLE.lower(net, request, tmp_path)))
         assert found.keys() == LAYERS.keys()
         for name, (codes, weights) in found.items():
             wanted = folded(net, name)
@@ -87,10 +88,10 @@ class TestGridsInTheFile:
     @pytest.mark.parametrize("bits", range(2, 9))
     def test_uniform_codes_keep_within_their_bits(self, bits: int, tmp_path: Path) -> None:
         net = small_net()
-        artifact = TARGET.lower(net, request_of(net, SHAPE, bits), tmp_path)
-        peaks = [np.abs(codes).max() for codes, _ in dequantized(graph_of(artifact)).values()]
-        assert peaks == [2 ** (bits - 1) - 1] * 4
-        assert gap(artifact, net, SHAPE) < 0.08
+        request = request_of(net, SHAPE, bits)
+        whole = dequantized(graph_of(WHOLE.lower(net, request, tmp_path)))
+        assert [np.abs(codes).max() for codes, _ in whole.values()] == [2 ** (bits - 1) - 1] * 4
+        assert gap(TARGET.lower(net, request, tmp_path), net, SHAPE) < 0.08
 
     def test_the_outermost_code_need_not_be_used(self, tmp_path: Path) -> None:
         net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)).eval()
@@ -110,7 +111,7 @@ class TestGridsInTheFile:
             "conv2": True,
             "head": False,
         }
-        graph = graph_of(TARGET.lower(net, request, tmp_path))
+        graph = graph_of(WHOLE.lower(net, request, tmp_path))
         scales = {item.name: list(item.dims) for item in graph.initializer if item.name.endswith("weight_scale")}
         assert scales == {
             "stem.weight_scale": [16],
@@ -127,7 +128,7 @@ class TestGridsInTheFile:
         with torch.no_grad():
             net.conv1.weight.copy_(torch.round(net.conv1.weight / 0.01).clamp(-127, 127) * 0.01)
         stored = EIGHT | {"conv1": Storage(8, per_channel=False, steps=(0.01,))}
-        artifact = TARGET.lower(net, LoweringRequest(Signature.single(SHAPE), stored, samples(SHAPE)), tmp_path)
+        artifact = WHOLE.lower(net, LoweringRequest(Signature.single(SHAPE), stored, samples(SHAPE)), tmp_path)
         np.testing.assert_allclose(dequantized(graph_of(artifact))["conv1"][1], folded(net, "conv1"), atol=1e-6)
 
     def test_4_bits_take_at_most_55_percent_of_8_in_the_classic_perceptron(self, tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ class TestGridsInTheFile:
         sizes = {}
         for bits in (4, 8):
             net = copy.deepcopy(plain).eval()
-            sizes[bits] = TARGET.lower(net, request_of(net, (784,), bits), tmp_path).size_bytes
+            sizes[bits] = WHOLE.lower(net, request_of(net, (784,), bits), tmp_path).size_bytes
         assert sizes[4] <= 0.55 * sizes[8]
 
     @pytest.mark.parametrize("bits", [1, 9, 32])

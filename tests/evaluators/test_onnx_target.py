@@ -211,13 +211,15 @@ class Lowered:
         return float(np.abs(outputs - expected).max() / np.abs(expected).max())
 
 
-def lowered(net: nn.Module, bits: Bits, shape: tuple[int, ...], folder: Path) -> Lowered:
+def lowered(
+    net: nn.Module, bits: Bits, shape: tuple[int, ...], folder: Path, target: OnnxRuntimeCpu | None = None
+) -> Lowered:
     """Put the weights on their grids, as a trial does, and lower the model."""
     technique, anatomy = WeightQuantization(QuantizationOptions()), dissect(net, torch.zeros(2, *shape))
     recipe = Recipe.of({f"quantization.bits.{name}": width for name, width in bits.items()})
     technique.attach(net, recipe, anatomy, small_schooling())
     technique.bake(net, recipe, anatomy)
-    return Lowered(net, TARGET.lower(net, request_of(shape, bits), folder), shape)
+    return Lowered(net, (target or TARGET).lower(net, request_of(shape, bits), folder), shape)
 
 
 def codes(proto: Any) -> dict[str, Array]:
@@ -233,7 +235,7 @@ def producers(proto: Any, node: Any) -> list[str]:
 
 
 class TestWideNet:
-    """A network of 115,000 weights, with the spread of trained ones, at all widths."""
+    """A network of 115,000 weights, with the spread of trained ones, at all widths and with the whole range of codes."""
 
     shape = (3, 8, 8)
 
@@ -241,6 +243,7 @@ class TestWideNet:
     @staticmethod
     def at(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Lowered]:
         """Give a function that returns the network at some width of its middle layers."""
+        target = OnnxRuntimeCpu(TargetSettings(reduce_range="never"))
         folder = tmp_path_factory.mktemp("wide")
 
         def build() -> nn.Module:
@@ -254,7 +257,7 @@ class TestWideNet:
             net = seeded(build)
             names = layer_names(net)
             widths = {name: max(bits, 8) if name in (names[0], names[-1]) else bits for name in names}
-            return lowered(net, {} if bits == 32 else widths, TestWideNet.shape, folder)
+            return lowered(net, {} if bits == 32 else widths, TestWideNet.shape, folder, target)
 
         return made
 

@@ -22,7 +22,7 @@ from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.technique import Technique
 from paretrim.spaces.testing import SmallNet, TechniqueContract, small_batch, small_net, small_schooling
-from paretrim.spaces.weight_grids import Uniform
+from paretrim.spaces.weight_grids import Form, Uniform
 
 LAYERS = ("stem", "conv1", "conv2", "head")
 BITS = st.sampled_from((4, 8))
@@ -53,7 +53,7 @@ def quantized(recipe: Recipe, anatomy: Anatomy) -> SmallNet:
 
 
 def on_grid(weights: npt.NDArray[np.float32], bits: int) -> torch.Tensor:
-    result: torch.Tensor = Uniform(bits, shared=False)(torch.from_numpy(weights))
+    result: torch.Tensor = Uniform(Form(bits))(torch.from_numpy(weights))
     return result
 
 
@@ -91,7 +91,7 @@ class TestGrid:
     def test_gradients_pass_straight_through(self, weights: npt.NDArray[np.float32], bits: int, seed: int) -> None:
         latent = torch.from_numpy(weights).requires_grad_(True)
         wanted = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
-        (Uniform(bits, shared=False)(latent) * wanted).sum().backward()
+        (Uniform(Form(bits))(latent) * wanted).sum().backward()
         assert latent.grad is not None
         torch.testing.assert_close(latent.grad, wanted)
 

@@ -49,7 +49,7 @@ def test_a_layers_outputs_move_less_than_with_the_nearest_codes(kind: str) -> No
     layer, samples = LAYERS[kind]
     model = nn.Sequential(layer)
     assert reconstructible(layer)
-    steps = largest(layer.weight, shared=False).flatten() / LEVELS
+    steps = largest(layer.weight, shared=False).flatten(1) / LEVELS
     gram = grams(model, ["0"], [Inputs.of(part) for part in samples.split(16)])["0"]
     found = rounded(layer.weight, steps, LEVELS, gram)
     scale = steps.view(-1, *[1] * (layer.weight.dim() - 1))
@@ -71,7 +71,7 @@ def test_zeros_stay_zeros_and_inputs_that_never_come_do_no_harm() -> None:
         layer.weight[:, ::2] = 0.0
     samples[:, 5] = 0.0
     gram = grams(layer, [""], [Inputs.of(samples)])[""]
-    found = rounded(layer.weight, largest(layer.weight, shared=False).flatten() / LEVELS, LEVELS, gram)
+    found = rounded(layer.weight, largest(layer.weight, shared=False) / LEVELS, LEVELS, gram)
     assert torch.isfinite(found).all()
     assert not found[:, ::2].any()
 

@@ -21,7 +21,7 @@ from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.technique import Technique
 from paretrim.spaces.testing import SmallNet, TechniqueContract, small_batch, small_net, small_schooling
-from paretrim.spaces.weight_grids import Family, LearnedSteps, WeightGrid, make
+from paretrim.spaces.weight_grids import Family, Form, LearnedSteps, WeightGrid, make
 
 FAMILIES: tuple[Family, ...] = ("uniform", "lsq", "power_of_two", "codebook", "noise")
 LAYERS = ("stem", "conv1", "conv2", "head")
@@ -66,7 +66,7 @@ def weight_of(rows: int = 8, columns: int = 200, seed: int = 0) -> torch.Tensor:
 
 
 def settled(family: Family, bits: int, weight: torch.Tensor, shared: bool = False) -> tuple[torch.Tensor, WeightGrid]:
-    grid = make(family, bits, weight, shared, seed=0).eval()
+    grid = make(family, Form(bits, "tensor" if shared else "channel"), weight, seed=0).eval()
     with torch.no_grad():
         return grid(weight), grid
 
@@ -104,7 +104,7 @@ class TestEveryFamily:
         weight = weight_of()
         weight[:, ::3], weight[2] = 0.0, 0.0
         leaf = weight.clone().requires_grad_(True)
-        grid = make(family, 3, weight, False, seed=0).train()
+        grid = make(family, Form(3), weight, seed=0).train()
         found = grid(leaf)
         assert not found[weight == 0].any()
         found.square().sum().backward()
@@ -144,7 +144,7 @@ class TestFamilies:
 
     def test_the_gradient_of_a_step_is_that_of_the_paper(self) -> None:
         weight = torch.tensor([[0.3, -5.0, 1.2, 9.0]])
-        grid = LearnedSteps(3, False, weight)
+        grid = LearnedSteps(Form(3), weight)
         with torch.no_grad():
             grid.step.fill_(1.0)
             grid.get_buffer("least").fill_(0.1)
@@ -173,7 +173,7 @@ class TestFamilies:
         assert grid.get_buffer("centroids").tolist() == pytest.approx([-1.0, 0.0, 0.2, 0.5], abs=0.01)
 
     def test_a_codebook_follows_the_weights_in_training_only(self) -> None:
-        grid = make("codebook", 3, weight_of(), False, seed=0)
+        grid = make("codebook", Form(3), weight_of(), seed=0)
         before = grid.get_buffer("centroids").clone()
         grid.eval()(weight_of(seed=1) ** 3)
         assert torch.equal(grid.get_buffer("centroids"), before)
@@ -181,7 +181,7 @@ class TestFamilies:
         assert not torch.equal(grid.get_buffer("centroids"), before)
 
     def test_the_values_of_a_codebook_move_at_every_eighth_step(self) -> None:
-        grid = make("codebook", 3, weight_of(), False, seed=0).train()
+        grid = make("codebook", Form(3), weight_of(), seed=0).train()
         moved = []
         for step in range(17):
             before = grid.get_buffer("centroids").clone()
@@ -191,7 +191,7 @@ class TestFamilies:
 
     def test_each_weight_gets_the_nearest_value_of_a_codebook(self) -> None:
         weight = weight_of()
-        grid = make("codebook", 4, weight, True, seed=0).eval()
+        grid = make("codebook", Form(4, "tensor"), weight, seed=0).eval()
         codes = torch.round(grid.get_buffer("centroids") * 127)
         ends = (weight.abs().max() / 127 * codes).to(weight.dtype)
         nearest = (weight.flatten()[:, None] - ends).abs().min(dim=1).values
@@ -199,17 +199,17 @@ class TestFamilies:
 
     def test_a_weight_that_is_not_a_number_reaches_the_loss(self) -> None:
         weight = weight_of()
-        grid = make("codebook", 4, weight, False, seed=0).train()
+        grid = make("codebook", Form(4), weight, seed=0).train()
         weight[0] = torch.nan
         assert bool(torch.isnan(grid(weight)).any())
 
     def test_noise_rounds_about_half_of_the_weights_and_others_each_time(self) -> None:
         weight = weight_of()
-        grid = make("noise", 2, weight, False, seed=0).train()
+        grid = make("noise", Form(2), weight, seed=0).train()
         first, second = grid(weight) != weight, grid(weight) != weight
         assert 0.4 < float(first.float().mean()) < 0.6
         assert not torch.equal(first, second)
-        again = make("noise", 2, weight, False, seed=0).train()
+        again = make("noise", Form(2), weight, seed=0).train()
         assert torch.equal(again(weight) != weight, first)
 
     def test_only_layers_without_normalization_share_a_step(self, anatomy: Anatomy) -> None:
