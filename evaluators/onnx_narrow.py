@@ -49,8 +49,8 @@ def narrow(graph: Any, name: str, form: Narrow) -> None:
 
     A DequantizeLinear node in the place of a product would be kept, by runtimes with integer kernels, for these.
     """
-    for node in [each for each in graph.node if _looks_up(each, name)]:
-        _replace(graph, node, list(_looked_up(node, name, form)))
+    for node in [each for each in graph.node if looks_up(each, name)]:
+        replace(graph, node, list(_looked_up(node, name, form)))
     item = next(each for each in graph.initializer if each.name == name)
     item.CopyFrom(numpy_helper.from_array(form.values, f"{name}_{form.kind}"))
     if form.scales is not None:
@@ -73,6 +73,12 @@ def drop_unused(graph: Any) -> None:
         used = _used(graph)
     for item in [each for each in graph.initializer if each.name not in used]:
         graph.initializer.remove(item)
+
+
+def has_twin(graph: Any, codes: Array) -> bool:
+    """Tell whether an integer layer has the same codes, this way round or the other."""
+    theirs = [numpy_helper.to_array(each) for each in graph.initializer if each.data_type == TensorProto.INT8]
+    return any(np.array_equal(each, codes) or np.array_equal(each, codes.T) for each in theirs)
 
 
 def share_codes(graph: Any, name: str) -> None:
@@ -99,7 +105,8 @@ def _used(graph: Any) -> set[str]:
     return inner | {value.name for value in graph.output}
 
 
-def _looks_up(node: Any, name: str) -> bool:
+def looks_up(node: Any, name: str) -> bool:
+    """Tell whether a node looks up rows of an initializer."""
     axis = next((each.i for each in node.attribute if each.name == "axis"), 0)
     return node.op_type == "Gather" and node.input[0] == name and axis == 0
 
@@ -125,21 +132,22 @@ def _widened(base: str, result: str, form: Narrow, scaled_by: str, places: str) 
     if form.blocked is not None:
         # Of rows that were looked up, the last dimension is that of the blocks, whatever shape they were asked for in.
         axis = form.blocked if base == result else -1
-        yield helper.make_node("Cast", [scales], [f"{base}_wide_scales"], f"{base}_cast_scales", to=TensorProto.FLOAT)
-        scales = f"{base}_spread_scales"
-        yield helper.make_node("Gather", [f"{base}_wide_scales", places], [scales], f"{base}_spread", axis=axis)
+        yield helper.make_node("Gather", [scales, places], [f"{base}_spread"], f"{base}_spread", axis=axis)
+        scales = f"{base}_spread"
     yield helper.make_node("Mul", [floats, scales], [result], f"{base}_widen")
 
 
 def stored_scales(scales: Array) -> Array:
-    """Return the scales of blocks as half floats, of which there is one for every `BLOCK` codes.
+    """Return the scales of blocks rounded to half floats, which pack to half of the bytes: there is one for each `BLOCK` codes.
 
-    What they lose is far less than a code does.
+    What they lose is far less than a code does. They are stored as 32-bit floats, since ONNX Runtime's operators answer wrongly
+    where scales are computed in the graph (1.32, without graph optimizations).
     """
-    return np.clip(scales, _LEAST_HALF, 65504).astype(np.float16)
+    return np.clip(scales, _LEAST_HALF, 65504).astype(np.float16).astype(np.float32)
 
 
-def _replace(graph: Any, node: Any, made: list[Any]) -> None:
+def replace(graph: Any, node: Any, made: list[Any]) -> None:
+    """Put nodes in the place of one."""
     place = next(position for position, each in enumerate(graph.node) if each.name == node.name)
     graph.node.remove(node)
     for position, each in enumerate(made):

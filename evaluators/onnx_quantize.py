@@ -23,8 +23,9 @@ from paretrim.evaluators.abilities import Abilities
 from paretrim.evaluators.lowering import quiet
 from paretrim.evaluators.onnx_calibration import METHODS, OPTIONS, Samples, fine_histograms
 from paretrim.evaluators.onnx_export import Exported
-from paretrim.evaluators.onnx_narrow import drop_unused, halves, narrow, share_codes
-from paretrim.evaluators.onnx_weights import Weights, narrowed, weights_of
+from paretrim.evaluators.onnx_narrow import drop_unused, halves, has_twin, narrow, share_codes
+from paretrim.evaluators.onnx_tables import keep_packed
+from paretrim.evaluators.onnx_weights import Weights, on_grid, weights_of
 from paretrim.evaluators.onnx_widen import widen
 from paretrim.evaluators.storage import HALF, Storage
 from paretrim.evaluators.target import Activations, Array, LoweringRequest
@@ -72,7 +73,8 @@ def quantize(
         proto = _to_integers(exported, integers, request, activations, scratch)
     widen(proto, [each for each in weights if not each.stored.integers], abilities.weight_only)
     _to_halves(proto.graph, half_nodes)
-    _narrow_others(proto.graph, {name: request.layers[path] for path, name in exported.weights.items()})
+    others = {name: request.layers[path] for path, name in exported.weights.items()}
+    _narrow_others(proto, others, abilities.weight_only)
     drop_unused(proto.graph)
     serialized: bytes = proto.SerializeToString(deterministic=True)
     return serialized
@@ -206,11 +208,15 @@ def _to_halves(graph: Any, names: Collection[str]) -> None:
         narrow(graph, item.name, halves(numpy_helper.to_array(item)))
 
 
-def _narrow_others(graph: Any, stored: Mapping[str, Storage]) -> None:
+def _narrow_others(proto: Any, stored: Mapping[str, Storage], held: tuple[int, ...]) -> None:
     """Store the weights of embeddings and recurrent layers, by their initializers."""
+    graph = proto.graph
     for name, each in stored.items():
-        item = next(item for item in graph.initializer if item.name == name)
-        form = narrowed(numpy_helper.to_array(item), each)
-        narrow(graph, name, form)
-        if form.scales is not None:
-            share_codes(graph, f"{name}_{form.kind}")
+        floats = numpy_helper.to_array(next(item for item in graph.initializer if item.name == name))
+        if each.bits == HALF:
+            narrow(graph, name, halves(floats))
+            continue
+        grid = on_grid(floats, each)
+        if has_twin(graph, grid.codes) or not keep_packed(proto, name, grid, held):
+            narrow(graph, name, grid.narrow)
+            share_codes(graph, f"{name}_codes")

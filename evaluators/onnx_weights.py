@@ -13,8 +13,8 @@ from paretrim.errors import LoweringError
 from paretrim.evaluators.blocks import peaks as peaks_of_blocks
 from paretrim.evaluators.blocks import spread
 from paretrim.evaluators.onnx_export import Exported
-from paretrim.evaluators.onnx_narrow import Narrow, halves
-from paretrim.evaluators.storage import HALF, PEAK, Storage
+from paretrim.evaluators.onnx_narrow import Narrow
+from paretrim.evaluators.storage import PEAK, Storage
 from paretrim.evaluators.target import Array
 
 _NOTHING = 1e-12
@@ -72,9 +72,9 @@ class Weights(OnGrid):
     stored: Storage
 
 
-def narrowed(floats: Array, stored: Storage) -> Narrow:
-    """Return what is stored in the place of weights that are as the torch model has them, shape ``(C, ...)``."""
-    return halves(floats) if stored.bits == HALF else OnGrid(floats, 0, _scales(floats, 0, stored, floats)).narrow
+def on_grid(floats: Array, stored: Storage) -> OnGrid:
+    """Return the grid of weights that are as the torch model has them, shape ``(C, ...)``."""
+    return OnGrid(floats, 0, _scales(floats, 0, stored, floats))
 
 
 def weights_of(

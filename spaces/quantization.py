@@ -64,6 +64,13 @@ class WeightQuantization(Technique):
                 knobs.append(Choice(f"quantization.{setting}", values, PLAIN[setting], when))
         return tuple(knobs)
 
+    def left_out(self, anatomy: Anatomy) -> Mapping[str, str]:
+        """Return that there are no blocks, where they were asked for."""
+        if "block" not in self.options.granularity or self._has_blocks(anatomy):
+            return {}
+        why = "blocks are for weights that are computed with as floats, and all of this model run as integers"
+        return {"granularity: block": f"{why}; add none to activations"}
+
     def anchors(self, anatomy: Anatomy) -> Mapping[str, Mapping[str, Value]]:
         """Return plain float16 and plain int8."""
         groups = (*anatomy.layer_groups(), *anatomy.weight_only_groups())
@@ -125,13 +132,19 @@ class WeightQuantization(Technique):
             return widths
         return tuple(dict.fromkeys(w if w == "none" else max(w, self.options.ends_bits) for w in widths))
 
+    def _has_blocks(self, anatomy: Anatomy) -> bool:
+        """Tell whether some weights can be computed with as floats."""
+        floats = "none" in self.options.activations or not anatomy.abilities.integers
+        return floats or bool(anatomy.weight_only)
+
     def _settings(self, anatomy: Anatomy) -> dict[str, tuple[Value, ...]]:
         """Return the values of each setting that the target would heed."""
         able, given = anatomy.abilities, self.options
         signs = tuple(a for a in given.activations if able.signs or a not in ("unsigned", "signed"))
         return {
             "family": given.families,
-            "granularity": given.granularity,
+            "granularity": tuple(g for g in given.granularity if g != "block" or self._has_blocks(anatomy))
+            or ("channel",),
             "training": given.training,
             "activations": (signs or ("target",)) if able.integers else ("target",),
             "calibration": given.calibration if able.integers and signs != ("none",) else ("minmax",),
@@ -182,13 +195,13 @@ def _grids(model: nn.Module, recipe: Recipe, anatomy: Anatomy) -> tuple[dict[str
     own = {f"{name}.weight" for name, meets_norm in normed.items() if meets_norm}
     forms = {}
     for path, bits in (layers | others).items():
-        whole = path in own or (wanted == "block" and ((integers and path in layers) or not _has_blocks(model, path)))
+        whole = path in own or (wanted == "block" and ((integers and path in layers) or not _is_wide(model, path)))
         peak = anatomy.abilities.peak if integers and path in layers else PEAK
         forms[path] = Form(bits, "channel" if whole else wanted, peak)
     return forms, cast("Family", _value(recipe, "family"))
 
 
-def _has_blocks(model: nn.Module, path: str) -> bool:
+def _is_wide(model: nn.Module, path: str) -> bool:
     module, name = owner(model, path)
     weight = getattr(module, name)
     return bool(weight.dim() == 2 and weight.shape[1] > BLOCK)
