@@ -104,6 +104,8 @@ JOBS: dict[str, dict[str, Any]] = {
                 "activations": "none",
                 "training": "reconstruct",
                 "families": "lsq",
+                "granularity": "block",
+                "ends_bits": 4,
             },
             "recovery": {"epochs": 0},
             "distillation": "off",

@@ -12,8 +12,9 @@ from torch.nn.utils import parametrize
 
 from paretrim.evaluators.inputs import Inputs
 from paretrim.evaluators.parametrized import behind, chain_of, owner, put_on, take_off
+from paretrim.spaces.made_grids import make, settled
 from paretrim.spaces.reconstruction import grams, reconstructible, rounded
-from paretrim.spaces.weight_grids import Family, Form, Record, WeightGrid, make, settled
+from paretrim.spaces.weight_grids import Family, Form, Record, WeightGrid
 
 _RECORDS = "paretrim_grids"
 

@@ -12,10 +12,11 @@ from paretrim.evaluators.abilities import GRIDS, Abilities
 from paretrim.evaluators.storage import BLOCK, Storage
 from paretrim.spaces.anatomy import Anatomy, dissect
 from paretrim.spaces.dimension import Choice, Value
+from paretrim.spaces.made_grids import in_rows, make, settled
 from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.testing import small_schooling
-from paretrim.spaces.weight_grids import Family, Form, in_rows, make, settled
+from paretrim.spaces.weight_grids import Family, Form
 
 ABLE = Abilities(integers=GRIDS, weight_only=(4, 8), signs=True)
 FAMILIES: tuple[Family, ...] = ("uniform", "lsq", "power_of_two", "codebook", "noise")

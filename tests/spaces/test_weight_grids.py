@@ -17,11 +17,12 @@ from paretrim.evaluators.storage import Activation, Storage
 from paretrim.spaces.anatomy import Anatomy, dissect
 from paretrim.spaces.dimension import Choice, Condition, Value, existing
 from paretrim.spaces.flow import layers_run
+from paretrim.spaces.made_grids import make
 from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.technique import Technique
 from paretrim.spaces.testing import SmallNet, TechniqueContract, small_batch, small_net, small_schooling
-from paretrim.spaces.weight_grids import Family, Form, LearnedSteps, WeightGrid, make
+from paretrim.spaces.weight_grids import Family, Form, LearnedSteps, WeightGrid
 
 FAMILIES: tuple[Family, ...] = ("uniform", "lsq", "power_of_two", "codebook", "noise")
 LAYERS = ("stem", "conv1", "conv2", "head")
