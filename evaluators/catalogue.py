@@ -22,7 +22,7 @@ Tensor = torch.Tensor
 
 _FAMILIES = {
     "Binary": (Task.BINARY,),
-    "Multiclass": (Task.MULTICLASS, Task.TOKENS),
+    "Multiclass": (Task.MULTICLASS, Task.TOKENS, Task.DENSE),
     "Multilabel": (Task.MULTILABEL,),
 }
 # Whether more is better, where torchmetrics leaves it open.
@@ -40,6 +40,15 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "cosine_similarity": {"reduction": "mean"},
     "hamming_distance": {"average": "micro"},
 }
+_ABBREVIATED = {
+    "auc": "auroc",
+    "iou": "jaccard_index",
+    "mae": "mean_absolute_error",
+    "mape": "mean_absolute_percentage_error",
+    "mcc": "matthews_corr_coef",
+    "miou": "jaccard_index",
+    "mse": "mean_squared_error",
+}
 # What follows from the model's outputs or from the labels is not an option.
 _OURS = {"self", "args", "kwargs", "num_classes", "num_labels", "num_outputs", "ignore_index", "validate_args"}
 _GIVES = "it gives"
@@ -53,7 +62,7 @@ def names() -> tuple[str, ...]:
 
 
 def find(name: str) -> str | None:
-    """Return the listed name of a metric; underscores and the endings ``_score`` and ``_corr_coef`` may be left out."""
+    """Return the listed name of a metric; underscores and some endings may be left out, and common abbreviations are known."""
     return _spellings().get(name.replace("_", ""))
 
 
@@ -128,8 +137,9 @@ def by_row(name: str, options: Mapping[str, Any], pair: tuple[Tensor, Tensor]) -
 def _computed(name: str, options: Mapping[str, Any], task: Task, pair: tuple[Tensor, Tensor]) -> Any:
     outputs, labels = pair
     kind = _found()[name][task]
-    sizes = {"num_classes": outputs.shape[-1], "num_labels": outputs.shape[-1]}
-    sizes |= {"ignore_index": PADDING} if task is Task.TOKENS else {}
+    each = outputs.shape[1] if task is Task.DENSE else outputs.shape[-1]
+    sizes = {"num_classes": each, "num_labels": each}
+    sizes |= {"ignore_index": PADDING} if task in (Task.TOKENS, Task.DENSE) else {}
     accepted = inspect.signature(kind).parameters
     ours = {key: value for key, value in (sizes | _DEFAULTS.get(name, {})).items() if key in accepted}
     with warnings.catch_warnings():
@@ -145,10 +155,10 @@ def _arguments(name: str, task: Task, outputs: Tensor, labels: Tensor) -> tuple[
     """Return outputs and labels as torchmetrics wants them."""
     count = len(outputs)
     match task:
-        case Task.MULTICLASS:
+        case Task.MULTICLASS | Task.DENSE:
             return outputs.softmax(dim=1), labels.long()
         case Task.BINARY:
-            return outputs.reshape(count).sigmoid(), labels.reshape(count).long()
+            return outputs.flatten().sigmoid(), labels.flatten().long()
         case Task.MULTILABEL:
             return outputs.sigmoid(), labels.long()
         case Task.TOKENS:
@@ -204,7 +214,7 @@ def _snake(name: str) -> str:
 @cache
 def _spellings() -> dict[str, str]:
     short = {_ENDING.sub("", name).replace("_", ""): name for name in _found()}
-    return short | {name.replace("_", ""): name for name in _found()}
+    return _ABBREVIATED | short | {name.replace("_", ""): name for name in _found()}
 
 
 def _parameters(name: str) -> Iterator[inspect.Parameter]:
@@ -250,6 +260,8 @@ def _examples(task: Task) -> tuple[tuple[Tensor, Tensor], ...]:
             return ((numbers, bits),)
         case Task.TOKENS:
             return ((numbers[:, None].repeat(1, 2, 1), classes[:, None].repeat(1, 2)),)
+        case Task.DENSE:
+            return ((numbers[..., None].repeat(1, 1, 2), classes[:, None].repeat(1, 2)),)
         case Task.REGRESSION:
             # Correlations take one number for each sample, similarities take several.
             return ((numbers[:, 0], numbers[:, 1]), (numbers, numbers.flip(0)))

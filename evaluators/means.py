@@ -64,8 +64,8 @@ def _ranking(name: str, options: Mapping[str, Any], outputs: Tensor, labels: Ten
 
 def _right(task: Task, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return which of each sample's answers are right, and which count, both of shape ``(N, K)``."""
-    if task in (Task.MULTICLASS, Task.TOKENS):
-        right, counts = outputs.argmax(dim=-1) == labels, labels != PADDING
+    if task in (Task.MULTICLASS, Task.TOKENS, Task.DENSE):
+        right, counts = outputs.argmax(dim=1 if task is Task.DENSE else -1) == labels, labels != PADDING
     else:
         right = (outputs.sigmoid() > 0.5) == labels.view_as(outputs)
         counts = torch.ones_like(right)

@@ -25,7 +25,7 @@ _COMMON = {"accuracy": True, "f1": True, "mean_absolute_error": False, "mean_squ
 AGREEMENT, NUMBERS = "agreement", "numbers"
 """The metric of data without labels: the share of the uncompressed model's answers that are given too, or, where its outputs
 are numbers (``{name: agreement, of: numbers}``), the coefficient of determination (R2) of its outputs."""
-_AGREEING = {Task.MULTICLASS: "accuracy", Task.TOKENS: "accuracy", Task.REGRESSION: "r2_score"}
+_AGREEING = {Task.MULTICLASS: "accuracy", Task.TOKENS: "accuracy", Task.DENSE: "accuracy", Task.REGRESSION: "r2_score"}
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import torch
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
+_FLOATS = ("ConvTranspose", "InstanceNormalization", "GroupNormalization", "LayerNormalization", "BatchNormalization")
 _ACTIVATIONS = {"unsigned": QuantType.QUInt8, "signed": QuantType.QInt8}
 
 
@@ -142,6 +143,8 @@ def _to_integers(
     floats = [n.name for n in proto.graph.node if n.op_type in _PRODUCTS and n.name not in names]
     # The quantizer takes a table that is looked up, and gates that are put together, for activations.
     floats += sorted(exported.floats - names)
+    # It would take the scales of normalizations for weights, and put weights on grids that no technique has asked for.
+    floats += [node.name for node in proto.graph.node if node.op_type in _FLOATS]
     attends = _attends(proto.graph)
     try:
         with quiet(), fine_histograms(calibrator):

@@ -13,16 +13,17 @@ from paretrim.errors import DataError
 
 Tensor = torch.Tensor
 PADDING = -100
-"""A token with this label counts neither in the loss nor in a metric."""
+"""A token or a pixel with this label counts neither in the loss nor in a metric."""
 
 
 class Task(Enum):
     """A kind of question; its value says which outputs and labels belong to it."""
 
     MULTICLASS = "outputs (N, classes) with integer labels (N,)"
-    BINARY = "outputs (N,) or (N, 1) with labels (N,) of 0 and 1"
+    BINARY = "outputs (N,) or (N, 1) with labels (N,) of 0 and 1, or (N, 1, ...) with (N, ...)"
     MULTILABEL = "outputs (N, labels) with labels (N, labels) of 0 and 1"
     TOKENS = "outputs (N, positions, classes) with integer labels (N, positions)"
+    DENSE = "outputs (N, classes, ...) with integer labels (N, ...), such as of pixels"
     REGRESSION = "outputs and labels of as many numbers per sample"
     RANKING = "outputs (N, items) with the items' relevance (N, items)"
 
@@ -45,15 +46,20 @@ def _fits(task: Task, outputs: Tensor, labels: Tensor) -> bool:
         case Task.MULTICLASS:
             return integers and several and wanted == ()
         case Task.BINARY:
-            return integers and given in ((), (1,)) and wanted in ((), (1,))
-        case Task.MULTILABEL:
-            return integers and several and wanted == given
+            return integers and (given == () or given[0] == 1) and _bare(given) == _bare(wanted)
+        case Task.MULTILABEL | Task.RANKING:
+            return several and wanted == given and (integers or task is Task.RANKING)
         case Task.TOKENS:
             return integers and len(given) == 2 and wanted == given[:1]
+        case Task.DENSE:
+            return integers and len(given) > 1 and given[0] > 1 and wanted == given[1:]
         case Task.REGRESSION:
             return math.prod(given) == math.prod(wanted)
-        case Task.RANKING:
-            return several and wanted == given
+
+
+def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape without a first dimension of one."""
+    return shape[1:] if shape[:1] == (1,) else shape
 
 
 def check_labels(task: Task, outputs: Tensor, labels: Tensor) -> None:
@@ -64,7 +70,7 @@ def check_labels(task: Task, outputs: Tensor, labels: Tensor) -> None:
     """
     if labels.is_floating_point() and not bool(torch.isfinite(labels).all()):
         raise DataError("labels are NaN or infinite")
-    known = labels[labels != PADDING] if task is Task.TOKENS else labels
+    known = labels[labels != PADDING] if task in (Task.TOKENS, Task.DENSE) else labels
     if task is Task.REGRESSION or known.numel() == 0:
         return
     low, high = known.min().item(), known.max().item()
@@ -72,9 +78,11 @@ def check_labels(task: Task, outputs: Tensor, labels: Tensor) -> None:
         if low < 0:
             raise DataError(f"labels run from {low} to {high}, but relevance is 0 or more")
         return
-    classes = outputs.shape[-1] if task in (Task.MULTICLASS, Task.TOKENS) else 2
+    each = outputs.shape[1] if task is Task.DENSE else outputs.shape[-1]
+    classes = each if task in (Task.MULTICLASS, Task.TOKENS, Task.DENSE) else 2
     if low < 0 or high >= classes:
-        what = f"the model has {outputs.shape[-1]} outputs: 0 to {classes - 1} fit"
+        what = f"the model has {each} outputs: 0 to {classes - 1} fit"
+        what += f", and {PADDING} for what does not count" if task in (Task.TOKENS, Task.DENSE) else ""
         if classes == 2 and task in (Task.BINARY, Task.MULTILABEL):
             what = "each of the model's outputs is taken as yes or no: 0 and 1 fit, and numbers are given as floats"
         raise DataError(f"labels run from {low} to {high}, but {what}")
@@ -89,6 +97,8 @@ def loss(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:
             return functional.binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype).view_as(outputs))
         case Task.TOKENS:
             return functional.cross_entropy(outputs.flatten(0, 1), labels.flatten().long(), ignore_index=PADDING)
+        case Task.DENSE:
+            return functional.cross_entropy(outputs, labels.long(), ignore_index=PADDING)
         case Task.REGRESSION:
             return functional.mse_loss(outputs, labels.to(outputs.dtype).view_as(outputs))
         case Task.RANKING:

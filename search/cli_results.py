@@ -137,6 +137,8 @@ def export(
         "fit.py puts it into your network" if form == "safetensors" else f"run it with: python {output / 'predict.py'}"
     )
     Console().print(f"trial {verdict.trial} of {result.name} is in {output}; {script}", soft_wrap=True)
+    if verdict.trial == 0 and trial is None:
+        typer.echo("that is the uncompressed model: no other point that meets the condition costs less", err=True)
 
 
 def _show_verdict(verdict: Verdict, form: str | None) -> None:

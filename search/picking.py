@@ -1,7 +1,8 @@
 """The rules that choose a point of a front: by validation scores and measurements only.
 
 - ``cheapest``: the smallest of one metric among the points that meet a condition; where none is given, the metric within
-  one point, and of those points the ones that meet the job's soft constraints, if any do.
+  one point, and of those points the ones that meet the job's soft constraints, if any do. Of points that are not told apart
+  from the smallest, the one of fewest bytes.
 - ``knee``: from where a gain in one objective costs most in the others; see tracking/knee.py.
 - ``nearest``: to a wished point. Only what falls short of the wish counts, as in goal programming (Charnes and Cooper,
   "Management Models and Industrial Applications of Linear Programming", 1961): what is better than wished is no fault.
@@ -142,7 +143,16 @@ def _cheapest(wanted: str, where: str | None, field: Field) -> Row:
     if where is None:
         # Nobody said what matters more than what the job prefers.
         rows = [row for row in rows if not row.misses] or rows
-    return min(rows, key=lambda row: values_of(row)[wanted])
+    objective = field.objective(wanted)
+
+    def cost(row: Row) -> float:
+        # What was timed in turns with the baseline is told apart better by that ratio than by two times from two hours.
+        ratio, base = row.ratio.get(wanted), field.base[wanted]
+        return values_of(row)[wanted] if ratio is None else ratio * base
+
+    least = min(rows, key=cost)
+    alike = [row for row in rows if row is least or objective.box(cost(row)) == objective.box(cost(least))]
+    return min(alike, key=lambda row: (values_of(row).get("size_bytes", 0.0), cost(row)))
 
 
 def _knee(rows: Sequence[Row], field: Field) -> Row:

@@ -57,8 +57,10 @@ def with_answers(model: nn.Module, splits: Splits, metric: Metric) -> Splits:
 def _answers(model: nn.Module, part: Split, metric: Metric) -> torch.Tensor:
     with torch.no_grad():
         outputs = torch.cat([batch.inputs.through(model) for batch in part.batches(_BATCH)])
-    classes = outputs.dim() in (2, 3) and outputs.shape[-1] > 1 and metric.options.get("of") != NUMBERS
-    return outputs.argmax(dim=-1) if classes else outputs.float()
+    # A score for each class comes last, or, of images, before the height and the width.
+    scores = 1 if outputs.dim() > 3 else outputs.dim() - 1
+    classes = outputs.dim() > 1 and outputs.shape[scores] > 1 and metric.options.get("of") != NUMBERS
+    return outputs.argmax(dim=scores) if classes else outputs.float()
 
 
 def data_of(job: Job) -> Splits:

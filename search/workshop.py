@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,12 +15,15 @@ from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.splits import SearchSplits, Split
 from paretrim.evaluators.storage import Activation, Storage
 from paretrim.evaluators.target import LoweringRequest, Target
+from paretrim.evaluators.tasks import Task
 from paretrim.search.context import TrialContext
 from paretrim.search.making import Making
 from paretrim.search.space import Space
 from paretrim.spaces.lesson import InProcess, Trainer
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.schooling import Loss, Schooling
+
+_LABELS = 512
 
 
 class Workshop:
@@ -70,7 +75,22 @@ class Workshop:
         loss: Loss = plain
         for part in self._context.space.techniques:
             loss = part.loss(loss, recipe)
-        return loss
+
+        def scaled(outputs: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor | None) -> torch.Tensor:
+            numbers = metric.task(outputs[:1], labels[:1]) is Task.REGRESSION
+            return loss(outputs, labels, teacher) / (self._variance if numbers else 1.0)
+
+        return scaled
+
+    @cached_property
+    def _variance(self) -> float:
+        """The variance of some training labels, 1 where they do not vary.
+
+        Squares of numbers in the thousands would make of every learning rate one that diverges.
+        """
+        labels = self._context.splits.train.first(_LABELS).labels.double()
+        variance = float(labels.var(dim=0, unbiased=False).mean()) if labels.numel() else 0.0
+        return variance if math.isfinite(variance) and variance > 0 else 1.0
 
     def storage(self, model: nn.Module, recipe: Recipe) -> dict[str, Storage]:
         """Return how each layer of a baked model is stored that does not keep 32-bit floats."""

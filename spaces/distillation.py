@@ -13,7 +13,7 @@ from paretrim.spaces.anatomy import Anatomy
 from paretrim.spaces.dimension import Choice, Condition, Dimension, Range
 from paretrim.spaces.importpath import ImportPath
 from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.schooling import Loss, Penalty, Schooling, stand_for_classes
+from paretrim.spaces.schooling import Loss, Penalty, Schooling, classes_last
 from paretrim.spaces.technique import Technique, TechniqueOptions
 from paretrim.spaces.transfer import FeatureTransfer, TransferName, pairs_of
 
@@ -116,11 +116,12 @@ class Distillation(Technique):
         def blended(outputs: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor | None) -> torch.Tensor:
             if teacher is None or weight == 0.0:
                 return plain(outputs, labels, teacher)
-            classes = stand_for_classes(outputs, labels)
-            if decoupled and classes:
-                soft = decoupled_distance(outputs, teacher, labels, temperature, self.options.beta)
+            scores = classes_last(outputs, labels, teacher)
+            mine, theirs = scores or (outputs, teacher)
+            if decoupled and scores:
+                soft = decoupled_distance(mine, theirs, labels, temperature, self.options.beta)
             else:
-                soft = soft_distance(outputs, teacher, temperature, classes=classes)
+                soft = soft_distance(mine, theirs, temperature, classes=bool(scores))
             return (1.0 - weight) * plain(outputs, labels, teacher) + weight * soft
 
         return blended

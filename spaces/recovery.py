@@ -17,7 +17,7 @@ from paretrim.spaces.dimension import Choice, Condition, Dimension, Range, Value
 from paretrim.spaces.optimizers import RATES, OptimizerName
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.recovery_options import RecoveryOptions
-from paretrim.spaces.schooling import Loss, Schooling, stand_for_classes
+from paretrim.spaces.schooling import Loss, Schooling, classes_last
 from paretrim.spaces.technique import Technique, TechniqueOptions
 from paretrim.spaces.training import recover
 from paretrim.spaces.traits import wants_adaptive_steps
@@ -138,9 +138,10 @@ def smoothed(plain: Loss, share: float) -> Loss:
 
     def loss(outputs: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor | None) -> torch.Tensor:
         right = plain(outputs, labels, teacher)
-        if not stand_for_classes(outputs, labels):
+        scores = classes_last(outputs, labels)
+        if not scores:
             return right
-        known = outputs[labels >= 0]  # a negative label stands for no token
+        known = scores[0][labels >= 0]  # a negative label stands for no token
         if not len(known):
             return right
         return (1.0 - share) * right - share * functional.log_softmax(known, dim=-1).mean()

@@ -73,6 +73,17 @@ class Schooling:
     device: torch.device = CPU
 
 
-def stand_for_classes(outputs: torch.Tensor, labels: torch.Tensor) -> bool:
-    """Tell whether the last dimension of outputs holds a score for each class, and labels the right one."""
-    return not labels.is_floating_point() and outputs.dim() == labels.dim() + 1 and outputs.shape[-1] > 1
+def classes_last(outputs: torch.Tensor, labels: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return outputs, and others of their shape, with a score for each class in the last dimension.
+
+    Nothing is returned where labels do not name one of several classes. Scores are in the last dimension as they come, or, of
+    images, in the second.
+    """
+    if labels.is_floating_point() or outputs.dim() != labels.dim() + 1:
+        return ()
+    dim = next((dim for dim in (-1, 1) if _without(outputs, dim) == labels.shape and outputs.shape[dim] > 1), None)
+    return () if dim is None else tuple(each.movedim(dim, -1) for each in (outputs, *others))
+
+
+def _without(outputs: torch.Tensor, dim: int) -> tuple[int, ...]:
+    return tuple(size for at, size in enumerate(outputs.shape) if at != dim % outputs.dim())

@@ -40,6 +40,7 @@ def examples() -> dict[Task, tuple[torch.Tensor, torch.Tensor]]:
         Task.BINARY: (noise[:, :1] + bits[:, :1], bits[:, 0]),
         Task.MULTILABEL: (noise + bits, bits),
         Task.TOKENS: (noise[:, None] + 3 * one_hot(tokens, 6), tokens),
+        Task.DENSE: ((noise[:, None] + 3 * one_hot(tokens, 6)).movedim(2, 1), tokens),
         Task.REGRESSION: (positive[:, None] + noise[:, :1] / 10, positive),
         Task.RANKING: (noise + bits, bits),
     }

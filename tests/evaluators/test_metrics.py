@@ -42,6 +42,11 @@ NUMBERS[0][:, 0] += NUMBERS[1]
 TOKENS = (normal(20, 6, 4), torch.randint(4, (20, 6), generator=RANDOM))
 TOKENS[0].scatter_add_(2, TOKENS[1][..., None], torch.full((20, 6, 1), 3.0))
 TOKENS[1][:5, 3:] = PADDING
+PIXELS = (normal(12, 3, 5, 4), torch.randint(3, (12, 5, 4), generator=RANDOM))
+PIXELS[0].scatter_add_(1, PIXELS[1][:, None], torch.full((12, 1, 5, 4), 3.0))
+PIXELS[1][:3, 2:] = PADDING
+MASKS = (normal(12, 1, 5, 4), torch.randint(2, (12, 5, 4), generator=RANDOM))
+MASKS[0][:, 0] += 2 * MASKS[1]
 ITEMS = (normal(40, 8), torch.randint(2, (40, 8), generator=RANDOM))
 ITEMS[1][:, 0] = 1
 
@@ -78,6 +83,10 @@ SCORES: list[tuple[str, Pair, Callable[[torch.Tensor, torch.Tensor], float]]] = 
     ("f1", MULTILABEL, lambda o, y: reference.f1_score(y, o > 0, average="macro")),
     ("exact_match", MULTILABEL, lambda o, y: reference.accuracy_score(y, o > 0)),
     ("auroc", MULTILABEL, lambda o, y: reference.roc_auc_score(y, o, average="macro")),
+    ("accuracy", PIXELS, lambda o, y: reference.accuracy_score(*kept(y.flatten(1), o.flatten(2).mT))),
+    ("iou", PIXELS, lambda o, y: reference.jaccard_score(*kept(y.flatten(1), o.flatten(2).mT), average="macro")),
+    ("accuracy", MASKS, lambda o, y: reference.accuracy_score(y.flatten(), (o > 0).long().flatten())),
+    ("iou", MASKS, lambda o, y: reference.jaccard_score(y.flatten(), (o > 0).long().flatten())),
     ("accuracy", TOKENS, lambda o, y: reference.accuracy_score(*kept(y, o))),
     ("f1", TOKENS, lambda o, y: reference.f1_score(*kept(y, o), average="macro")),
     ("exact_match", TOKENS, lambda o, y: float(((o.argmax(2) == y) | (y == PADDING)).all(1).float().mean())),
@@ -166,6 +175,9 @@ class TestTasks:
             ((BINARY[0][:, 0], BINARY[1][:, None] > 0), Task.BINARY),
             (MULTILABEL, Task.MULTILABEL),
             (TOKENS, Task.TOKENS),
+            (PIXELS, Task.DENSE),
+            (MASKS, Task.BINARY),
+            ((MASKS[0], MASKS[1][:, None]), Task.BINARY),
             (NUMBERS, Task.REGRESSION),
             ((normal(5, 3, 2), normal(5, 3, 2)), Task.REGRESSION),
         ],

@@ -6,7 +6,7 @@ import copy
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -106,7 +106,7 @@ def inputs_of(net: Reader | Table, count: int = 16, seed: int = 0) -> Array:
 def request_of(net: Reader | Table, widths: Mapping[str, int], **settings: Value) -> LoweringRequest:
     """Put weights on their grids, as a trial does, and return the request to lower the network."""
     technique = WeightQuantization(QuantizationOptions())
-    anatomy = dissect(net, torch.from_numpy(inputs_of(net, 2)))
+    anatomy = dissect(net, torch.from_numpy(inputs_of(net, 2)), ONNX.abilities())
     recipe = Recipe.of(
         {f"quantization.bits.{name}": width for name, width in widths.items()}
         | {f"quantization.{name}": value for name, value in settings.items()}
@@ -300,7 +300,7 @@ class TestTiedWeights:
     def test_what_else_reads_the_table_reads_codes(self, tmp_path: Path) -> None:
         class Odd(Table):
             def forward(self, x: torch.Tensor) -> torch.Tensor:
-                scores: torch.Tensor = super().forward(x) + self.get_parameter("table.weight").sum(dim=1)
+                scores: torch.Tensor = super().forward(x) + cast("torch.Tensor", self.table.weight).sum(dim=1)
                 return scores
 
         net = Odd(tied=True).eval()

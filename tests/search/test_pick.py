@@ -73,6 +73,19 @@ def test_a_point_of_the_baseline_is_measured_against_the_baseline_and_not_the_be
     assert better.pick().trial == 4
 
 
+def test_of_points_that_are_as_fast_the_smallest_is_picked(tmp_path: Path) -> None:
+    alike = [a_record(0, 0.9, 2.0, 9000.0), a_record(3, 0.9, 2.001, 5000.0), a_record(4, 0.9, 2.002, 4000.0)]
+    assert found(tmp_path, *alike).pick().trial == 4
+
+
+def test_times_are_compared_by_what_was_timed_in_turns_with_the_baseline(tmp_path: Path) -> None:
+    # An hour later the machine was slower, and the baseline in the same minute too.
+    later = sample_record(
+        3, accuracy=0.9, latency_ms=2.2, size_bytes=5000.0, memory_bytes=5e4, model_bytes=1.5e4, latency_ratio=0.7
+    )
+    assert found(tmp_path, a_record(0, 0.9, 2.0, 9000.0), later).pick().trial == 3
+
+
 def test_another_metric_can_be_minimized(tmp_path: Path) -> None:
     choices = found(tmp_path, RECORDS[0], a_record(3, 0.9, 0.5, 5000.0), a_record(4, 0.9, 0.7, 2000.0))
     assert choices.pick().trial == 3

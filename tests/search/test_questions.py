@@ -32,6 +32,8 @@ class Question:
 
 QUESTIONS = (
     Question("numbers", "r2", 0.4),
+    Question("dollars", "r2", 0.4),
+    Question("pixels", "iou", 0.8),
     Question("labels", "f1", 0.93),
     Question("yes_or_no", "auroc", 0.97),
     Question("tokens", "accuracy", 0.9),

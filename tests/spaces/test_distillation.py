@@ -226,3 +226,16 @@ def test_choices_exist_only_where_they_are_asked_for_and_matter() -> None:
     assert exists(found["distillation.method"], {"distillation.weight": 0.5})
     assert not exists(found["distillation.transfer_weight"], {"distillation.transfer": "none"})
     assert exists(found["distillation.transfer_weight"], {"distillation.transfer": "similarity"})
+
+
+def test_scores_of_pixels_are_compared_class_by_class() -> None:
+    random = torch.Generator().manual_seed(0)
+    outputs, teacher = (torch.randn(4, 3, 5, 6, generator=random) for _ in range(2))
+    labels = torch.randint(3, (4, 5, 6), generator=random)
+    for method in ("logits", "decoupled"):
+        technique = Distillation(DistillationOptions(methods=(method,)))
+        recipe = Recipe.of({"distillation.weight": 1.0, "distillation.temperature": 2.0, "distillation.method": method})
+        loss = technique.loss(lambda *_: torch.tensor(0.0), recipe)
+        found = loss(outputs, labels, teacher)
+        rows = [each.movedim(1, -1).flatten(0, -2) for each in (outputs, teacher)]
+        torch.testing.assert_close(found, loss(rows[0], labels.flatten(), rows[1]))

@@ -77,6 +77,43 @@ def tokens() -> paretrim.Splits:
     return split(rows, inked)
 
 
+class Segmenter(nn.Module):
+    """Says of each pixel of a digit whether it is ink, of its edge, or neither: (N, 1, 8, 8) to (N, 3, 8, 8)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = block(1, 16)
+        self.inner = block(16, 32)
+        self.up = nn.ConvTranspose2d(32, 16, 2, stride=2)
+        self.merge = block(32, 16)
+        self.head = nn.Conv2d(16, 3, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        fine = self.down(images)
+        coarse = self.up(self.inner(functional.max_pool2d(fine, 2)))
+        logits: torch.Tensor = self.head(self.merge(torch.cat([coarse, fine], dim=1)))
+        return logits
+
+
+def block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(4, outputs), nn.ReLU())
+
+
+def pixels() -> paretrim.Splits:
+    images = digits()[0].view(-1, 1, 8, 8)
+    ink = (images > 0.5).float()
+    near = functional.max_pool2d(ink, 3, stride=1, padding=1)
+    kinds = (2 * ink + (near - ink)).squeeze(1).long()
+    kinds[::5, 0] = PAD
+    return split(images, kinds)
+
+
+def dollars() -> paretrim.Splits:
+    """Numbers in the thousands."""
+    targets = torch.from_numpy(load_diabetes().target).float()
+    return split(torch.from_numpy(load_diabetes().data).float() * 20, 1000 * targets)
+
+
 def ranks() -> paretrim.Splits:
     pixels, kinds = digits()
     count = len(pixels) // 4
@@ -92,6 +129,20 @@ def split(inputs: torch.Tensor, wanted: torch.Tensor) -> paretrim.Splits:
 
 def for_numbers() -> nn.Module:
     return trained(perceptron(10, 1), numbers(), lambda out, wanted: functional.mse_loss(out[:, 0], wanted))
+
+
+def for_dollars() -> nn.Module:
+    targets = torch.from_numpy(load_diabetes().target).float()
+    net = for_numbers()
+    with torch.no_grad():
+        for name in ("weight", "bias"):
+            net.get_parameter(f"4.{name}").mul_(1000 * targets.std())
+        net.get_parameter("4.bias").add_(1000 * targets.mean())
+    return net
+
+
+def for_pixels() -> nn.Module:
+    return trained(Segmenter(), pixels(), lambda out, kinds: functional.cross_entropy(out, kinds, ignore_index=PAD))
 
 
 def for_labels() -> nn.Module:
