@@ -13,7 +13,16 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-WEIGHT_ONLY: tuple[type[nn.Module], ...] = (nn.Embedding, nn.EmbeddingBag, nn.LSTM, nn.GRU, nn.RNN)
+WEIGHT_ONLY: tuple[type[nn.Module], ...] = (
+    nn.Embedding,
+    nn.EmbeddingBag,
+    nn.LSTM,
+    nn.GRU,
+    nn.RNN,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
 """Modules whose weights can be stored narrow, while they take and give floats."""
 
 

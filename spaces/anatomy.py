@@ -63,8 +63,8 @@ class Anatomy:
         whole_attentions: (attention, reason) of those that keep all their heads.
         blocks: Parts that can be removed whole.
         fixed_blocks: (block, reason) of those that cannot be removed.
-        weight_only: Embeddings and recurrent layers, in order of execution: their weights can be stored narrow, and
-            nothing else is done to them.
+        weight_only: Embeddings, recurrent layers and transposed convolutions, in order of execution: their weights can be stored
+            narrow, and nothing else is done to them but that pruning cuts what they are coupled to.
         unused: Modules with weights that run and have no say in the output; an exported file is without them.
         sample: Some real samples, to trace with: of zeros, such as a mask, a model may make nothing. None for zeros.
     """

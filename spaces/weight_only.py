@@ -1,4 +1,4 @@
-"""Modules of which nothing but the storage of their weights is changed: embeddings and recurrent layers.
+"""Modules of which little but the storage of their weights is changed: embeddings, recurrent layers, transposed convolutions.
 
 They are no layers of the anatomy: every technique that cuts, factorizes, thins out or computes with integers goes
 through those, and none of that is done to these.
@@ -16,7 +16,7 @@ from paretrim.evaluators.parametrized import behind, weight_names
 
 @dataclass(frozen=True)
 class WeightOnly:
-    """An embedding or a recurrent layer.
+    """An embedding, a recurrent layer or a transposed convolution.
 
     Attributes:
         name: Its module path in the model.
@@ -30,7 +30,7 @@ class WeightOnly:
 
 
 def find_weight_only(model: nn.Module, ran: Sequence[str], layers: Sequence[str]) -> tuple[WeightOnly, ...]:
-    """Return the embeddings and recurrent layers of a model whose weights can be stored narrow.
+    """Return the embeddings, recurrent layers and transposed convolutions of a model, whose weights can be stored narrow.
 
     An embedding with `max_norm` is none of them, since it changes its own weights at each call.
 

@@ -1,4 +1,4 @@
-"""Embeddings and recurrent layers in a file: codes or half floats, looked up or widened once, and what they answer."""
+"""Embeddings, recurrent layers and transposed convolutions in a file: codes or half floats, and what they answer."""
 
 from __future__ import annotations
 
@@ -78,7 +78,27 @@ class Table(nn.Module):
         return scores
 
 
-NETS: dict[str, Callable[[], Reader | Table]] = {
+class Growing(nn.Module):
+    """A transposed convolution with batch normalization, between two others: ``(N, 3, 6, 6)`` to ``(N, 2, 12, 12)``."""
+
+    shape, dtype, part = (3, 6, 6), "float32", "grow"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 24, 3, padding=1)
+        self.grow = nn.ConvTranspose2d(24, 16, 2, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        self.head = nn.Conv2d(16, 2, 1)
+        with torch.no_grad():
+            self.norm.weight.uniform_(0.5, 2.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.head(torch.relu(self.norm(self.grow(torch.relu(self.stem(x))))))
+        return scores
+
+
+Net = Reader | Table | Growing
+NETS: dict[str, Callable[[], Net]] = {
     "lstm": lambda: Reader(nn.LSTM),
     "deep lstm, both ways": lambda: Reader(nn.LSTM, num_layers=2, bidirectional=True),
     "lstm without biases": lambda: Reader(nn.LSTM, bias=False),
@@ -87,23 +107,24 @@ NETS: dict[str, Callable[[], Reader | Table]] = {
     "embedding": Table,
     "embedding of sequences": lambda: Table(whole=True),
     "bags": lambda: Table(kind=nn.EmbeddingBag),
+    "transposed convolution": Growing,
 }
 
 
-def net_of(name: str) -> Reader | Table:
+def net_of(name: str) -> Net:
     torch.manual_seed(0)
-    net: Reader | Table = NETS[name]()
+    net: Net = NETS[name]()
     return net.eval()
 
 
-def inputs_of(net: Reader | Table, count: int = 16, seed: int = 0) -> Array:
+def inputs_of(net: Net, count: int = 16, seed: int = 0) -> Array:
     source = np.random.default_rng(seed)
     if net.dtype == "int64":
         return source.integers(0, VOCABULARY, (count, *net.shape))
     return source.standard_normal((count, *net.shape)).astype(np.float32)
 
 
-def request_of(net: Reader | Table, widths: Mapping[str, int], **settings: Value) -> LoweringRequest:
+def request_of(net: Net, widths: Mapping[str, int], **settings: Value) -> LoweringRequest:
     """Put weights on their grids, as a trial does, and return the request to lower the network."""
     technique = WeightQuantization(QuantizationOptions())
     anatomy = dissect(net, torch.from_numpy(inputs_of(net, 2)), ONNX.abilities())
@@ -117,7 +138,7 @@ def request_of(net: Reader | Table, widths: Mapping[str, int], **settings: Value
     return LoweringRequest(Signature.single(net.shape, net.dtype), technique.storage(net, recipe, anatomy), samples)
 
 
-def gap(artifact: Artifact, net: Reader | Table, target: Target) -> float:
+def gap(artifact: Artifact, net: Net, target: Target) -> float:
     """Return the largest difference to torch's answers, as a share of these."""
     inputs = inputs_of(net, 8, seed=2)
     expected = net(torch.from_numpy(inputs)).detach().numpy()
