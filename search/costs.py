@@ -55,12 +55,12 @@ def channel_ms(context: TrialContext) -> Mapping[str, float]:
             contest, _ = time_quietly((bench.baseline, *paths.values()), bench, bench.reference_ms)
             whole = contest.models[0].latency_ms[0]
             for group, timed in zip(paths, contest.models[1:], strict=True):
-                found[group.name] = max(0.0, whole * (1 - timed.ratio[0])) / (group.channels // 2)
+                found[group.name] = max(0.0, whole * (1 - timed.ratio[0])) / group.half
     return found
 
 
 def _halved(context: TrialContext, group: Group) -> nn.Module:
     model, example = copy.deepcopy(context.model), context.space.anatomy.example()
     rewrite(model, example)
-    cut(dependency_graph(model, example), model.get_submodule(group.name), range(group.channels // 2))
+    cut(dependency_graph(model, example), model.get_submodule(group.name), range(group.half))
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,11 +28,18 @@ class Group:
         name: The name of its first layer in order of execution.
         layers: The layers whose output channels belong to it.
         channels: How many output channels they have.
+        multiple: Of how many channels parts can go: group normalization wants as many in each of its groups.
     """
 
     name: str
     layers: tuple[str, ...]
     channels: int
+    multiple: int = 1
+
+    @property
+    def half(self) -> int:
+        """About half of its channels, as many as can go; all where fewer cannot."""
+        return max(1, self.channels // 2 // self.multiple) * self.multiple
 
 
 @dataclass(frozen=True)
@@ -97,8 +105,15 @@ def _coupled_layers(model: nn.Module, example: Inputs, names: list[str]) -> list
     for group in graph.get_all_groups(ignored_layers=[modules[names[-1]]], root_module_types=list(LAYER_TYPES)):
         members = sorted({path[m] for m in _cut_layers(graph, group)} & set(names), key=names.index)
         if members and names[-1] not in members:
-            groups.append(Group(members[0], tuple(members), graph.get_out_channels(modules[members[0]])))
+            channels = graph.get_out_channels(modules[members[0]])
+            groups.append(Group(members[0], tuple(members), channels, _multiple(group)))
     return sorted(groups, key=lambda group: names.index(group.name))
+
+
+def _multiple(group: Any) -> int:
+    """Return of how many channels parts of a group can go."""
+    norms = (item.dep.target.module for item in group)
+    return math.lcm(*(norm.num_groups for norm in norms if isinstance(norm, nn.GroupNorm)))
 
 
 def _cut_layers(graph: Any, group: Any) -> Iterator[nn.Module]:
@@ -112,7 +127,9 @@ def _obstacle(model: nn.Module, example: Inputs, group: Group, before: torch.Ten
     layers = dict(model.named_modules())
     if any(getattr(layers[n], "groups", 1) not in (1, getattr(layers[n], "in_channels", 1)) for n in group.layers):
         return "has grouped channels, which are cut only whole groups at a time"
-    half = group.channels // 2
+    half = group.half
+    if half >= group.channels or group.channels % group.multiple:
+        return f"its {group.channels} channels are normalized in {group.multiple} groups"
     for channels in (range(half), range(half, group.channels)):
         try:
             reason = _tried(copy.deepcopy(model).requires_grad_(True), example, group, channels, before)

@@ -27,18 +27,24 @@ class Rounding:
     block: int
     least: float = 0.0
 
-    def kept(self, channels: int, ratio: float) -> int:
-        """Return how many of some channels stay when a share is to be cut; halves round up."""
+    def kept(self, group: Group, ratio: float) -> int:
+        """Return how many of a group's channels stay when a share is to be cut; halves round up."""
         if ratio == 0:
-            return channels
+            return group.channels
+        block = self.of(group)
         # A guard against float noise such as 23.999999.
-        rounded = math.floor(channels * (1.0 - ratio) / self.block + 0.5 + 1e-9) * self.block
-        return min(channels, max(self.floor(channels), rounded))
+        rounded = math.floor(group.channels * (1.0 - ratio) / block + 0.5 + 1e-9) * block
+        return min(group.channels, max(self.floor(group), rounded))
 
-    def floor(self, channels: int) -> int:
-        """Return how many of some channels stay in any case."""
-        blocks = math.ceil(self.least * channels / self.block - 1e-9)
-        return min(channels, max(1, blocks) * self.block)
+    def floor(self, group: Group) -> int:
+        """Return how many of a group's channels stay in any case."""
+        block = self.of(group)
+        blocks = math.ceil(self.least * group.channels / block - 1e-9)
+        return min(group.channels, max(1, blocks) * block)
+
+    def of(self, group: Group) -> int:
+        """Return the block of a group, in which its own multiple is counted."""
+        return math.lcm(self.block, group.multiple)
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,8 @@ def even_counts(found: Sequence[Part], ratios: Mapping[str, float], rounding: Ro
     """
     counts = {}
     for part in found:
-        all_in_all = part.group.channels - rounding.kept(part.group.channels, ratios[part.group.name])
-        stays = part.group.channels - round(all_in_all * done)
+        all_in_all = part.group.channels - rounding.kept(part.group, ratios[part.group.name])
+        stays = part.group.channels - round(all_in_all * done / part.group.multiple) * part.group.multiple
         counts[part.group.name] = max(0, part.channels - stays)
     return counts
 
@@ -104,12 +110,12 @@ def ranked_counts(
     blocks = []
     for part in found:
         ordered = scores[part.group.name].sort().values
-        start, floor = 0, rounding.floor(part.group.channels)
+        start, floor, block = 0, rounding.floor(part.group), rounding.of(part.group)
         # The first step is to a multiple of the block, the others are whole blocks.
-        size = part.channels % rounding.block or rounding.block
+        size = part.channels % block or block
         while start + size <= part.channels - floor:
             blocks.append((float(ordered[start : start + size].mean()), part.group.name, size))
-            start, size = start + size, rounding.block
+            start, size = start + size, block
     gone = sum(part.group.channels - part.channels for part in found)
     wanted = share * sum(part.group.channels for part in found)
     counts = dict.fromkeys((part.group.name for part in found), 0)

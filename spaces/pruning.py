@@ -133,9 +133,9 @@ class StructuredPruning(Technique):
         """Return the layers whose channels stay, and the attentions whose heads do, with the reasons."""
         blocks = self._rounding(anatomy)
         narrow = {
-            layer: f"has {group.channels} channels, of which none can go in blocks of {blocks.block}"
+            layer: f"has {group.channels} channels, of which none can go in blocks of {blocks.of(group)}"
             for group in anatomy.groups
-            if blocks.kept(group.channels, self.options.ratio[1]) == group.channels
+            if blocks.kept(group, self.options.ratio[1]) == group.channels
             for layer in group.layers
         }
         return {**dict(anatomy.left_out), **narrow, **dict(anatomy.whole_attentions)}
@@ -203,9 +203,7 @@ class StructuredPruning(Technique):
         low, high = self.options.ratio
         rounding = self._rounding(anatomy)
         names = [
-            name
-            for name, groups in anatomy.cut_groups()
-            if any(rounding.kept(g.channels, high) < g.channels for g in groups)
+            name for name, groups in anatomy.cut_groups() if any(rounding.kept(g, high) < g.channels for g in groups)
         ]
         if self.options.scope != "group":
             names = ["all"] if names else []
@@ -254,7 +252,7 @@ class StructuredPruning(Technique):
         rounding = self._rounding(anatomy)
         if self.options.scope == "global":
             return [ratio > 0 for ratio in ratios.values()]
-        return [rounding.kept(each.channels, ratios[each.name]) < each.channels for each in anatomy.groups]
+        return [rounding.kept(each, ratios[each.name]) < each.channels for each in anatomy.groups]
 
     def _rounding(self, anatomy: Anatomy) -> Rounding:
         block = self.options.round_to

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from paretrim.evaluators.abilities import Abilities
 from paretrim.evaluators.inputs import Inputs
-from paretrim.spaces.anatomy import Anatomy, dissect
+from paretrim.spaces.anatomy import Anatomy, Group, dissect
 from paretrim.spaces.cutting import Cutter, Rounding
 from paretrim.spaces.dimension import Choice, Condition, Range, Value, existing
 from paretrim.spaces.group_penalty import GroupPenalty
@@ -173,7 +173,7 @@ class TestScopes:
 
     @pytest.mark.parametrize(("channels", "least"), [(100, 8), (400, 24), (6, 6)])
     def test_the_least_is_whole_blocks(self, channels: int, least: int) -> None:
-        assert Rounding(8, 0.05).floor(channels) == least
+        assert Rounding(8, 0.05).floor(Group("one", ("one",), channels)) == least
 
 
 class TestDimensions:

@@ -308,3 +308,38 @@ class TestDimensions:
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         PruningOptions.model_validate(wrong)
+
+
+class TestGroupNormalization:
+    """Its groups keep as many channels each."""
+
+    @staticmethod
+    def net(groups: int, channels: int = 24) -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, channels, 3),
+            nn.GroupNorm(groups, channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, 16, 3),
+            nn.Flatten(),
+            nn.Linear(256, 3),
+        ).eval()
+
+    @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.5, 0.7, 0.9])
+    @pytest.mark.parametrize("scope", ["group", "global"])
+    @pytest.mark.parametrize("steps", [1, 3])
+    def test_any_ratio_leaves_whole_groups(self, ratio: float, scope: str, steps: int) -> None:
+        options = {"round_to": 1, "scope": scope} | ({"steps": steps, "step_epochs": 0} if steps > 1 else {})
+        technique = StructuredPruning(PruningOptions.model_validate(options))
+        net = self.net(6)
+        anatomy = dissect(net, torch.zeros(2, 3, 8, 8))
+        place = "0" if scope == "group" else "all"
+        technique.reshape(net, Recipe.of({f"pruning.ratio.{place}": ratio}), anatomy, small_schooling())
+        left = len(net.get_parameter("0.weight"))
+        assert left % 6 == 0
+        assert left < 24 or ratio < 0.2
+        assert net(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
+
+    def test_what_no_whole_groups_can_leave_is_told(self) -> None:
+        anatomy = dissect(self.net(24), torch.zeros(2, 3, 8, 8))
+        assert dict(anatomy.left_out)["0"] == "its 24 channels are normalized in 24 groups"
