@@ -60,9 +60,9 @@ def store(proto: Any, name: str, codes: Array, scales: Array, bits: int, *, flat
     blocks = count(columns)
     wide = stored_scales(scales) if scales.ndim == 2 else np.broadcast_to(scales.reshape(-1, 1), (rows, blocks))
     packed = _packed(codes, blocks, bits)
-    for part, values in (("codes", packed.reshape(rows, -1) if flat else packed), ("scales", wide)):
-        held = np.ascontiguousarray(values) if part == "codes" else np.ascontiguousarray(values, np.float32)
-        proto.graph.initializer.append(numpy_helper.from_array(held, f"{name}_{part}"))
+    packed = packed.reshape(rows, -1) if flat else packed
+    proto.graph.initializer.append(numpy_helper.from_array(packed, f"{name}_codes"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(wide, np.float32), f"{name}_scales"))
     if all(entry.domain != _DOMAIN for entry in proto.opset_import):
         proto.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     return Packed(f"{name}_codes", f"{name}_scales", rows, columns, bits)

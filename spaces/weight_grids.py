@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import log2
 from typing import Literal, cast
 
 import torch
@@ -196,10 +195,9 @@ class PowersOfTwo(StraightThrough):
 
     def __init__(self, form: Form, weight: torch.Tensor) -> None:
         super().__init__(form)
-        most = 2 ** (form.bits - 1) - 1
-        # Where 64 is too large for a code, the smallest magnitude is left out.
-        self.highest = float(2 ** min(most - 1, int(log2(form.peak))))
-        values = [0.0] + [2.0**k for k in range(int(log2(self.highest)) + 1)]
+        magnitudes = [2.0**k for k in range(2 ** (form.bits - 1) - 1)]
+        self.highest = magnitudes[-1]  # 64 at most, which the reduced range has too
+        values = [0.0, *magnitudes]
         self.register_buffer("values", torch.tensor(values, dtype=weight.dtype), persistent=False)
         peak = self.peak(weight)
 
