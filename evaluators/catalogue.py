@@ -82,7 +82,7 @@ def mistakes(given: str, options: Mapping[str, Any]) -> dict[str, str]:
     name = find(given)
     if name is None or name not in names():
         why = "unknown metric" if name is None else "there is no single number of which more or less is better in"
-        spellings = [*names(), *(_ENDING.sub("", name) for name in names())]
+        spellings = [*names(), *(_ENDING.sub("", name) for name in names()), *_ABBREVIATED]
         return {
             "name": f"{why} '{given}'; allowed: {', '.join(names())}, or module:function{nearest(given, spellings)}"
         }

@@ -18,14 +18,22 @@ from paretrim.search.replay import replay
 from paretrim.search.result import Result, artifact_of, open_result
 from paretrim.search.store import Store
 from paretrim.tracking.front import trial_front
-from paretrim.tracking.settled import at_its_best
+from paretrim.tracking.records import TrialRecord
+from paretrim.tracking.settled import Final, at_its_best
 
 
 @pytest.fixture
 def mine(finished: Result, tmp_path: Path) -> Result:
-    """A copy of a finished search."""
+    """A copy of a finished search, whose latencies count however busy the machine was."""
     shutil.copytree(finished.store.root, tmp_path / "store", ignore=shutil.ignore_patterns("mlruns"))
-    return open_result(finished.name, Store(tmp_path / "store"))
+    copy = open_result(finished.name, Store(tmp_path / "store"))
+    copy.keep_finals({each.sha256: undisturbed(each) for each in copy.records if each.complete})
+    return copy
+
+
+def undisturbed(record: TrialRecord) -> Final:
+    named = {each.name: each for each in record.measurements}
+    return Final(named["latency_ms"], named["latency_ratio"], crowded=False)
 
 
 def off_the_front(result: Result) -> set[str]:
@@ -54,7 +62,7 @@ def test_a_limit_leaves_so_much(mine: Result) -> None:
 def trimmed(result: Result, keep_mb: float) -> int:
     storage = result.job.storage.model_copy(update={"keep_mb": keep_mb})
     job = result.job.model_copy(update={"storage": storage})
-    return housekeeping.trim(job, result.study.records(), result.objectives, result.folder)
+    return housekeeping.trim(job, result.records, result.objectives, result.folder)
 
 
 def grow_old(result: Result, *, but: str = "") -> None:
@@ -65,7 +73,7 @@ def grow_old(result: Result, *, but: str = "") -> None:
 
 def test_while_a_search_runs_what_may_come_onto_the_front_stays_too(mine: Result) -> None:
     grow_old(mine)
-    hopeful = [at_its_best(each) for each in mine.study.records()]
+    hopeful = [at_its_best(each) for each in mine.records]
     near = {each.sha256 for each in trial_front(hopeful, mine.objectives, mine.job.bounds, disturbed=True)}
     assert trimmed(mine, 0.0) > 0
     there = {path.name.partition(".")[0] for path in mine.folder.artifacts.iterdir()}
