@@ -23,7 +23,7 @@ EVERYTHING: dict[str, Any] = {
     "sparsity": {"scope": "balanced", "patterns": ["unstructured", "2:4"], "amount": [0.0, 0.95], "step": 0.05},
     "quantization": {
         "weight_bits": [2, 3, 4, 5, 8, 16, "none"],
-        "families": ["uniform", "lsq", "power_of_two", "codebook", "noise"],
+        "families": ["uniform", "asymmetric", "lsq", "power_of_two", "codebook", "noise"],
         "activations": ["target", "none"],
     },
     "distillation": {"methods": ["logits", "decoupled"], "transfers": ["none", "attention", "similarity"]},
@@ -42,6 +42,7 @@ ALONE: dict[str, Settings] = {
     "8 bits": {"quantization.bits": 8},
     "8 bits, weights only": {"quantization.bits": 8, "quantization.activations": "none"},
     "4 bits": {"quantization.bits": 4},
+    "4 bits, asymmetric": {"quantization.bits": 4, "quantization.family": "asymmetric"},
     "4 bits, LSQ": {"quantization.bits": 4, "quantization.family": "lsq"},
     "4 bits, powers of two": {"quantization.bits": 4, "quantization.family": "power_of_two"},
     "4 bits, codebook": {"quantization.bits": 4, "quantization.family": "codebook"},

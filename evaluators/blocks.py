@@ -28,6 +28,19 @@ def spread(scales: Array, columns: int) -> Array:
 
 def peaks(matrix: Array) -> Array:
     """Return the largest magnitude in each block of each row, shape ``(rows, blocks)``."""
-    starts = np.arange(0, matrix.shape[1], BLOCK)
-    found: Array = np.maximum.reduceat(np.abs(matrix), starts, axis=1)
+    return _of_each(np.maximum, np.abs(matrix))
+
+
+def lowest(matrix: Array) -> Array:
+    """Return the least of each block of each row and zero, shape ``(rows, blocks)``."""
+    return _of_each(np.minimum, matrix).clip(max=0)
+
+
+def highest(matrix: Array) -> Array:
+    """Return the largest of each block of each row and zero, shape ``(rows, blocks)``."""
+    return _of_each(np.maximum, matrix).clip(min=0)
+
+
+def _of_each(reduce: np.ufunc, matrix: Array) -> Array:
+    found: Array = reduce.reduceat(matrix, np.arange(0, matrix.shape[1], BLOCK), axis=1)
     return found

@@ -77,7 +77,10 @@ class Metric:
         """
         found = tasks.infer(outputs, labels, self._tasks)
         if found is None or outputs.shape[:1] != labels.shape[:1]:
-            raise DataError(f"'{self.name}' does not fit {_described(outputs, labels)}; it takes {self._taken()}")
+            raise DataError(
+                f"'{self.name}' does not fit {_described(outputs, labels)}; it takes {self._taken()}"
+                f"{self._advice(outputs, labels)}"
+            )
         return found
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -129,6 +132,10 @@ class Metric:
         if self.name == AGREEMENT:
             return frozenset(_AGREEING)
         return frozenset(Task) if self.function is not None else catalogue.tasks(self._listed, self.options)
+
+    def _advice(self, outputs: Tensor, labels: Tensor) -> str:
+        fits = labels.is_floating_point() and tasks.infer(outputs, labels.long(), self._tasks) is not None
+        return "; these labels would do as integers: labels.long()" if fits else ""
 
     def _taken(self) -> str:
         return "; or ".join(task.value for task in Task if task in self._tasks)

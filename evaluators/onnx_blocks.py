@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import helper, numpy_helper
 
-from paretrim.evaluators.blocks import count
+from paretrim.evaluators.blocks import count, highest, lowest
 from paretrim.evaluators.onnx_narrow import stored_scales
 from paretrim.evaluators.storage import BLOCK
 from paretrim.evaluators.target import Array
@@ -27,6 +27,7 @@ class Packed:
     Attributes:
         codes: Its initializer, shape ``(rows, blocks, bytes)``, or ``(rows, bytes)`` where it is only looked up in.
         scales: That of the scales, shape ``(rows, blocks)``.
+        zeros: That of the stored codes that stand for zero, shape ``(rows, bytes)``; empty where it is the middle one everywhere.
         rows: Output channels of a layer, or entries of a table.
         columns: Inputs of a layer, or numbers of an entry.
         bits: Per code, 4 or 8.
@@ -34,15 +35,21 @@ class Packed:
 
     codes: str
     scales: str
+    zeros: str
     rows: int
     columns: int
     bits: int
 
 
 def narrowest(codes: Array, held: tuple[int, ...]) -> int:
-    """Return the fewest bits, of those that the runtime takes, that hold some codes; 0 where there are none."""
-    peak = int(np.abs(codes.astype(np.int16)).max())
-    return next((bits for bits in sorted(held) if peak <= 2 ** (bits - 1) - 1), 0)
+    """Return the fewest bits, of those that the runtime takes, that hold each block of some codes; 0 where there are none.
+
+    Args:
+        codes: Shape ``(rows, columns)``.
+        held: Bits that it takes.
+    """
+    widest = int((highest(codes).astype(np.int16) - lowest(codes)).max())
+    return next((bits for bits in sorted(held) if _centred(codes, bits) or widest < 2**bits), 0)
 
 
 def store(proto: Any, name: str, codes: Array, scales: Array, bits: int, *, flat: bool = False) -> Packed:
@@ -59,13 +66,17 @@ def store(proto: Any, name: str, codes: Array, scales: Array, bits: int, *, flat
     rows, columns = codes.shape
     blocks = count(columns)
     wide = stored_scales(scales) if scales.ndim == 2 else np.broadcast_to(scales.reshape(-1, 1), (rows, blocks))
-    packed = _packed(codes, blocks, bits)
-    packed = packed.reshape(rows, -1) if flat else packed
-    proto.graph.initializer.append(numpy_helper.from_array(packed, f"{name}_codes"))
-    proto.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(wide, np.float32), f"{name}_scales"))
+    middle = np.full((rows, blocks), 2 ** (bits - 1), np.uint8)
+    zeros = middle if _centred(codes, bits) else (-lowest(codes).astype(np.int16)).astype(np.uint8)
+    packed = _halved(_raised(codes, zeros), bits).reshape(rows, *(() if flat else (blocks,)), -1)
+    held = {"codes": packed, "scales": np.ascontiguousarray(wide, np.float32)}
+    if zeros is not middle:
+        held["zeros"] = _halved(zeros, bits)
+    proto.graph.initializer.extend(numpy_helper.from_array(each, f"{name}_{part}") for part, each in held.items())
     if all(entry.domain != _DOMAIN for entry in proto.opset_import):
         proto.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
-    return Packed(f"{name}_codes", f"{name}_scales", rows, columns, bits)
+    named = f"{name}_zeros" if "zeros" in held else ""
+    return Packed(f"{name}_codes", f"{name}_scales", named, rows, columns, bits)
 
 
 def is_product(node: Any) -> bool:
@@ -88,7 +99,7 @@ def multiplied(node: Any, matrix: Packed) -> Iterator[Any]:
     result = f"{node.name}_product" if biased else node.output[0]
     yield helper.make_node(
         "MatMulNBits",
-        [node.input[0], matrix.codes, matrix.scales],
+        [node.input[0], matrix.codes, matrix.scales, *_given(matrix.zeros)],
         [result],
         node.name,
         domain=_DOMAIN,
@@ -106,7 +117,7 @@ def looked_up(node: Any, matrix: Packed, codes: str) -> Any:
     """Return what takes the place of a Gather of rows; `codes` are the matrix's, of two dimensions."""
     return helper.make_node(
         "GatherBlockQuantized",
-        [codes, node.input[1], matrix.scales],
+        [codes, node.input[1], matrix.scales, *_given(matrix.zeros)],
         [node.output[0]],
         node.name,
         domain=_DOMAIN,
@@ -117,9 +128,26 @@ def looked_up(node: Any, matrix: Packed, codes: str) -> Any:
     )
 
 
-def _packed(codes: Array, blocks: int, bits: int) -> Array:
-    """Return codes ``(N, K)`` as the operators take them, ``(N, blocks, bytes)``: above zero, low half first."""
-    padded = np.zeros((len(codes), blocks * BLOCK), np.int16)
-    padded[:, : codes.shape[1]] = codes
-    raised = (padded + 2 ** (bits - 1)).astype(np.uint8).reshape(len(codes), blocks, BLOCK)
-    return raised if bits == 8 else np.ascontiguousarray(raised[..., 0::2] | (raised[..., 1::2] << 4))
+def _given(name: str) -> list[str]:
+    return [name] if name else []
+
+
+def _centred(codes: Array, bits: int) -> bool:
+    """Tell whether zero can be the middle one of the codes that there are with so many bits."""
+    return bool(np.abs(codes.astype(np.int16)).max() < 2 ** (bits - 1))
+
+
+def _raised(codes: Array, zeros: Array) -> Array:
+    """Return codes as they are stored, none of them below zero, and what the last blocks lack as zeros."""
+    wide = np.zeros((len(codes), zeros.shape[1] * BLOCK), np.int16)
+    wide[:, : codes.shape[1]] = codes
+    raised: Array = (wide + np.repeat(zeros, BLOCK, axis=1)).astype(np.uint8)
+    return raised
+
+
+def _halved(values: Array, bits: int) -> Array:
+    """Return rows of stored values as bytes: of 4 bits, two to a byte, the low half first."""
+    if bits == 8:
+        return values
+    even = np.pad(values, ((0, 0), (0, values.shape[1] % 2)))
+    return np.ascontiguousarray(even[:, 0::2] | (even[:, 1::2] << 4))

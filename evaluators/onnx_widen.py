@@ -29,9 +29,9 @@ def widen(proto: Any, weights: Sequence[Weights], held: tuple[int, ...]) -> None
     for each in weights:
         node = nodes[each.node.name]
         wide = each.floats.ndim == 2 and each.floats.shape[1 - each.axis] >= BLOCK
-        bits = narrowest(each.codes, held) if wide and is_product(node) else 0
+        codes = np.moveaxis(each.codes, each.axis, 0)
+        bits = narrowest(codes, held) if wide and is_product(node) else 0
         if bits:
-            codes = np.moveaxis(each.codes, each.axis, 0)
             matrix = store(proto, f"{node.name}_{bits}bit", codes, each.scales, bits)
             replace(proto.graph, node, list(multiplied(node, matrix)))
         elif node.input[1] not in done:

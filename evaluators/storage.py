@@ -23,7 +23,7 @@ class Storage:
     """The storage of the weights of a layer, or of a single weight of a module that has several.
 
     Attributes:
-        bits: Per weight. From 2 to 8, weights are codes on a grid that is symmetric around zero; 16 stores half floats.
+        bits: Per weight. From 2 to 8, weights are signed codes of 8 bits times a step, zero among them; 16 stores half floats.
         integers: Whether the layer computes with integers, which takes 8-bit activations too; otherwise its weights are
             widened, and it computes with floats (weight-only quantization). Embeddings and recurrent layers do so always.
         per_channel: Whether each output channel, or row of a table, has a grid of its own.

@@ -78,9 +78,10 @@ def _reconstruct(module: nn.Module, name: str, gram: torch.Tensor, family: Famil
     grid = make(family, form, weight, 0).eval()
     with torch.no_grad():
         grid(weight)
-        steps = grid.record.of_each(weight.shape).flatten(1)
-        weight.copy_(rounded(weight, steps, grid.levels, gram))
-    held = settled(form, cast("torch.Tensor", grid.record.steps))
+        steps = cast("torch.Tensor", grid.record.steps)
+        shape = weight.flatten(1).shape
+        weight.copy_(rounded(weight, grid.record.of_each(steps, shape), grid.ends(shape), gram))
+    held = settled(form, steps)
     put_on(module, name, held)
     object.__setattr__(module, _RECORDS, _records(module) | {name: held.record})
 

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from paretrim.evaluators.storage import BLOCK
 from paretrim.spaces.weight_grids import (
+    Asymmetric,
     Codebook,
     Family,
     Form,
@@ -35,7 +36,7 @@ class InBlocks(WeightGrid):
         """Return the weights on the grid, shape as given."""
         rows, columns = weight.shape
         on_grid: torch.Tensor = self.inner(in_rows(weight)).view(rows, -1)[:, :columns]
-        self.record.steps = self.inner.record.steps
+        self.record.steps, self.record.lowest = self.inner.record.steps, self.inner.record.lowest
         return on_grid
 
 
@@ -49,7 +50,7 @@ def make(family: Family, form: Form, weight: torch.Tensor, seed: int) -> WeightG
     """Return a grid of a family for a layer's weights.
 
     From 5 bits on, powers of two mean the uniform grid, for they only become denser around zero; at 8 bits a codebook
-    does, for it would hold the whole 8-bit grid.
+    does, for it would hold the whole 8-bit grid, and an asymmetric one, for half of its codes would be none of that grid.
 
     Args:
         family: Which.
@@ -62,6 +63,8 @@ def make(family: Family, form: Form, weight: torch.Tensor, seed: int) -> WeightG
         return InBlocks(form, make(family, replace(form, steps="channel"), in_rows(weight), seed))
     if family == "lsq":
         return LearnedSteps(form, weight)
+    if family == "asymmetric" and 2**form.bits - 1 <= form.peak:
+        return Asymmetric(form)
     if family == "power_of_two" and form.bits <= 4:
         return PowersOfTwo(form, weight)
     if family == "codebook" and form.bits <= 7:

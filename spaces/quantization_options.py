@@ -17,7 +17,7 @@ Training = Literal["aware", "post", "reconstruct"]
 Activations = Literal["target", "unsigned", "signed", "none"]
 
 RECONSTRUCT = "reconstruct"
-EQUAL_STEPS: tuple[Family, ...] = ("uniform", "lsq")
+EQUAL_STEPS: tuple[Family, ...] = ("uniform", "asymmetric", "lsq")
 
 PLAIN = {
     "family": "uniform",
@@ -37,9 +37,10 @@ class QuantizationOptions(TechniqueOptions):
             floats that run as floats. Layers of 2 to 8 bits get 8-bit activations and run as integers, unless
             `activations` says otherwise.
         ends_bits: The least width of the first and the last layer, which lose most and weigh least.
-        families: Which values the weights of a layer can take: ``uniform`` steps, ``lsq`` (uniform steps that are
-            learned), ``power_of_two`` (uniform from 5 bits on), ``codebook`` (k-means; uniform at 8 bits), ``noise``
-            (uniform; in training a random half of the weights at a time).
+        families: Which values the weights of a layer can take: ``uniform`` steps, as many above zero as below;
+            ``asymmetric`` (uniform steps from the least weight to the largest; as ``uniform`` at 8 bits), ``lsq`` (uniform
+            steps that are learned), ``power_of_two`` (uniform from 5 bits on), ``codebook`` (k-means; uniform at 8 bits),
+            ``noise`` (uniform; in training a random half of the weights at a time).
         granularity: Whether each output channel has a step of its own, each ``block`` of 32 weights in a row of it, or all of
             a layer (``tensor``) share one. A layer before batch normalization has one for each channel where others share
             one. Blocks are for matrices that are computed with as floats: linear layers with `activations` ``none`` or on a

@@ -79,7 +79,9 @@ def _rows(module: nn.Module, given: torch.Tensor) -> torch.Tensor:
     return columns.transpose(1, 2).flatten(0, 1)
 
 
-def rounded(weight: torch.Tensor, steps: torch.Tensor, levels: int, gram: torch.Tensor) -> torch.Tensor:
+def rounded(
+    weight: torch.Tensor, steps: torch.Tensor, ends: tuple[torch.Tensor, torch.Tensor], gram: torch.Tensor
+) -> torch.Tensor:
     """Return weights on a grid with which a layer's outputs differ little from what they were.
 
     Columns are rounded one after the other; the error of each is made up for by those that follow. Zeros stay zeros.
@@ -87,18 +89,19 @@ def rounded(weight: torch.Tensor, steps: torch.Tensor, levels: int, gram: torch.
     Args:
         weight: Shape ``(outputs, ...)``.
         steps: Between neighbouring codes, as they broadcast to ``(outputs, K)``.
-        levels: The largest code.
+        ends: The lowest and the highest code, likewise.
         gram: Of `grams`.
     """
     left = weight.detach().flatten(1).double()
     absent, scale = left == 0, steps.detach().double().expand(left.shape)
+    low, high = (each.double().expand(left.shape) for each in ends)
     factor = _factor(gram.double())
     settled = torch.zeros_like(left)
     for start in range(0, left.shape[1], _COLUMNS):
         stop = min(start + _COLUMNS, left.shape[1])
         errors = torch.zeros(len(left), stop - start, dtype=left.dtype)
         for at in range(start, stop):
-            codes = torch.round(left[:, at] / scale[:, at]).clamp(-levels, levels)
+            codes = torch.round(left[:, at] / scale[:, at]).clamp(low[:, at], high[:, at])
             settled[:, at] = torch.where(absent[:, at], 0.0, codes * scale[:, at])
             errors[:, at - start] = (left[:, at] - settled[:, at]) / factor[at, at]
             left[:, at:stop] -= errors[:, at - start, None] * factor[at, at:stop]

@@ -17,6 +17,20 @@ def largest(weight: torch.Tensor, shared: bool) -> torch.Tensor:
     return torch.where(peak > _NOTHING, peak, torch.ones_like(peak)).view(-1, *[1] * (weight.dim() - 1))
 
 
+def span(weight: torch.Tensor, shared: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the least and the largest weight of each channel, or of all, and zero; 0 and 1 where all are zero.
+
+    Both have as many dimensions as the weights.
+    """
+    rows = weight.detach().flatten(1)
+    below, above = rows.amin(dim=1).clamp_max(0), rows.amax(dim=1).clamp_min(0)
+    if shared:
+        below, above = below.amin(dim=0, keepdim=True), above.amax(dim=0, keepdim=True)
+    above = torch.where(above - below > _NOTHING, above, torch.ones_like(above))
+    shape = (-1, *[1] * (weight.dim() - 1))
+    return below.view(shape), above.view(shape)
+
+
 def least_error(weight: torch.Tensor, rounded: Callable[[torch.Tensor], torch.Tensor], shared: bool) -> torch.Tensor:
     """Return the share from 0.05 to 1 at which rounding the weights loses least, of each channel or of all.
 

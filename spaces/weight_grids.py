@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import nn
 
 from paretrim.evaluators.storage import BLOCK, PEAK
-from paretrim.spaces.rounding import largest, least_error, midpoints, nearest
+from paretrim.spaces.rounding import largest, least_error, midpoints, nearest, span
 
 # In how many steps of training the values of a codebook move once.
 _REFIT = 8
 
-Family = Literal["uniform", "lsq", "power_of_two", "codebook", "noise"]
+Family = Literal["uniform", "asymmetric", "lsq", "power_of_two", "codebook", "noise"]
 Steps = Literal["channel", "tensor", "block"]
 
 
@@ -48,17 +48,18 @@ class Record:
         kind: What has a step of its own.
         steps: Distance between neighbouring codes: of each output channel, shape ``(C,)``, of the layer, ``(1,)``, or of each
             block of each channel, ``(C * blocks,)``.
+        lowest: The lowest code of each of these, where they differ; None where the highest code has its like below zero.
     """
 
     kind: Steps
     steps: torch.Tensor | None = None
+    lowest: torch.Tensor | None = None
 
-    def of_each(self, shape: torch.Size) -> torch.Tensor:
-        """Return the steps, once the grid has been used, as they broadcast to weights of a shape ``(C, ...)``."""
-        steps = cast("torch.Tensor", self.steps)
+    def of_each(self, values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """Return steps, or lowest codes, as they broadcast to weights of a shape ``(C, ...)``."""
         if self.kind == "block":
-            return steps.view(shape[0], -1).repeat_interleave(BLOCK, dim=1)[:, : shape[1]]
-        return steps.view(-1, *[1] * (len(shape) - 1))
+            return values.view(shape[0], -1).repeat_interleave(BLOCK, dim=1)[:, : shape[1]]
+        return values.view(-1, *[1] * (len(shape) - 1))
 
 
 class WeightGrid(nn.Module, ABC):
@@ -82,6 +83,13 @@ class WeightGrid(nn.Module, ABC):
     def note(self, steps: torch.Tensor) -> None:
         """Keep the steps for whoever stores the weights."""
         self.record.steps = steps.detach().flatten()
+
+    def ends(self, shape: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the lowest and the highest code, once the grid has been used, as they broadcast to weights of a shape."""
+        if self.record.lowest is None:
+            return torch.tensor(-float(self.levels)), torch.tensor(float(self.levels))
+        lowest = self.record.of_each(self.record.lowest, shape)
+        return lowest, lowest + (2**self.bits - 1)
 
     def peak(self, weight: torch.Tensor) -> torch.Tensor:
         """Return the largest magnitude of each channel, or of the layer, as it broadcasts; 1 where all are zero."""
@@ -117,6 +125,22 @@ class Uniform(StraightThrough):
         """Return codes and steps."""
         steps = self.peak(weight) / self.levels
         return torch.round(weight / steps), steps
+
+
+class Asymmetric(StraightThrough):
+    """``2**bits`` codes from the least weight, or zero, to the largest, so that none is lost where most lie on one side.
+
+    Zero is a code, and weights that are zero stay so. Source: Jacob et al., as for `Uniform`, which has one code fewer.
+    """
+
+    def placed(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return codes and steps, and keep the lowest codes."""
+        below, above = span(weight, self.shared)
+        most = 2**self.bits - 1
+        steps = (above - below) / most
+        lowest = torch.round(below / steps)
+        self.record.lowest = lowest.flatten()
+        return torch.round(weight / steps).clamp(lowest, lowest + most), steps
 
 
 class Settled(StraightThrough):

@@ -326,7 +326,7 @@ class TestCheck:
         [
             ("f1", LOGITS, [0, 1, 2, 3], "labels run from 0 to 3, but the model has 3 outputs: 0 to 2 fit"),
             ("f1", LOGITS, [-1, 0, 1, 2], "labels run from -1 to 2"),
-            ("f1", LOGITS, [0.0, 1.0], r"does not fit outputs .* with labels of shape \(1,\) \(torch.float32\)"),
+            ("f1", LOGITS, [0.0, 1.0], r"with labels of shape \(1,\) \(torch.float32\).*; .* as integers: labels.long"),
             ("f1", LOGITS[:, :1], [0, 1, 2], "labels run from 0 to 2, but each .* yes or no: 0 and 1 fit"),
             ("f1", LOGITS, [[0, 1, 3]], "labels run from 0 to 3, but each .* yes or no"),
             ("f1", TOKENS[0], [[0, 1, 2, 3, -100, 4]], "labels run from 0 to 4, but the model has 4 outputs: 0 to 3"),

@@ -70,7 +70,7 @@ def folded(net: nn.Module, name: str) -> Array:
 
 
 class TestGridsInTheFile:
-    @pytest.mark.parametrize("family", ["uniform", "lsq", "power_of_two", "codebook", "noise"])
+    @pytest.mark.parametrize("family", ["uniform", "asymmetric", "lsq", "power_of_two", "codebook", "noise"])
     def test_the_files_weights_are_the_trained_ones_times_what_is_folded_in(self, family: str, tmp_path: Path) -> None:
         net = small_net()
         with torch.no_grad():

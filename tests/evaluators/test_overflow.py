@@ -85,7 +85,7 @@ def test_auto_heeds_it(overflows: bool, peak: int, monkeypatch: pytest.MonkeyPat
     assert OnnxRuntimeCpu(TargetSettings()).abilities().peak == peak
 
 
-@pytest.mark.parametrize("family", ["uniform", "lsq", "power_of_two", "codebook", "noise"])
+@pytest.mark.parametrize("family", ["uniform", "asymmetric", "lsq", "power_of_two", "codebook", "noise"])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_grids_of_all_families_are_trained_within_it(family: str, bits: int, tmp_path: Path) -> None:
     torch.manual_seed(0)

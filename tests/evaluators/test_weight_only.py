@@ -4,156 +4,33 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
 
-import numpy as np
 import onnx
 import pytest
 import torch
 from torch import nn
 
-from paretrim.evaluators.artifact import Artifact
-from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
-from paretrim.evaluators.openvino_target import OpenVinoCpu
 from paretrim.evaluators.signature import Signature
-from paretrim.evaluators.splits import Split
 from paretrim.evaluators.storage import Storage
-from paretrim.evaluators.target import Array, LoweringRequest, Optimization, TargetSettings
-from paretrim.evaluators.torch_target import TorchCompileCpu
-from paretrim.evaluators.weights import Weights
-from paretrim.spaces.anatomy import dissect
-from paretrim.spaces.dimension import Value
-from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
-from paretrim.spaces.recipe import Recipe
-from paretrim.spaces.testing import small_schooling
+from paretrim.evaluators.target import LoweringRequest
 
-ONNX = OnnxRuntimeCpu(TargetSettings())
-OPENVINO = OpenVinoCpu(TargetSettings("openvino"))
-TORCH = TorchCompileCpu(TargetSettings("torch-compile"))
-Target = OnnxRuntimeCpu | OpenVinoCpu | TorchCompileCpu
-VOCABULARY, WIDTH = 400, 32
-
-
-class Reader(nn.Module):
-    """A recurrent layer and a linear one: ``(N, 5, 12)`` to logits ``(N, 7)``."""
-
-    shape, dtype, part = (5, 12), "float32", "memory"
-
-    def __init__(self, kind: Callable[..., nn.RNNBase], hidden: int = 32, **settings: Any) -> None:
-        super().__init__()
-        self.memory = kind(12, hidden, batch_first=True, **settings)
-        self.head = nn.Linear(2 * hidden if settings.get("bidirectional") else hidden, 7)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        outputs, _ = self.memory(x)
-        logits: torch.Tensor = self.head(outputs[:, -1])
-        return logits
-
-
-class Table(nn.Module):
-    """An embedding, a body and a head that may have the embedding's weights: ids ``(N, 6)`` to scores of all tokens."""
-
-    shape, dtype, part = (6,), "int64", "table"
-
-    def __init__(
-        self,
-        tied: bool = False,
-        whole: bool = False,
-        kind: Callable[..., nn.Module] = nn.Embedding,
-        width: int = WIDTH,
-    ) -> None:
-        super().__init__()
-        self.table = kind(VOCABULARY, width)
-        self.body = nn.Linear(width, width)
-        self.head = nn.Linear(width, VOCABULARY, bias=False)
-        self.whole, self.bags = whole, kind is nn.EmbeddingBag
-        if tied:
-            self.head.weight = self.table.weight  # type: ignore[assignment]
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rows = self.table(x)
-        scores: torch.Tensor = self.head(torch.relu(self.body(rows if self.whole or self.bags else rows.mean(dim=1))))
-        return scores
-
-
-class Growing(nn.Module):
-    """A transposed convolution with batch normalization, between two others: ``(N, 3, 6, 6)`` to ``(N, 2, 12, 12)``."""
-
-    shape, dtype, part = (3, 6, 6), "float32", "grow"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 24, 3, padding=1)
-        self.grow = nn.ConvTranspose2d(24, 16, 2, stride=2, bias=False)
-        self.norm = nn.BatchNorm2d(16)
-        self.head = nn.Conv2d(16, 2, 1)
-        with torch.no_grad():
-            self.norm.weight.uniform_(0.5, 2.0)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        scores: torch.Tensor = self.head(torch.relu(self.norm(self.grow(torch.relu(self.stem(x))))))
-        return scores
-
-
-Net = Reader | Table | Growing
-NETS: dict[str, Callable[[], Net]] = {
-    "lstm": lambda: Reader(nn.LSTM),
-    "deep lstm, both ways": lambda: Reader(nn.LSTM, num_layers=2, bidirectional=True),
-    "lstm without biases": lambda: Reader(nn.LSTM, bias=False),
-    "gru": lambda: Reader(nn.GRU, num_layers=2),
-    "rnn": lambda: Reader(nn.RNN),
-    "embedding": Table,
-    "embedding of sequences": lambda: Table(whole=True),
-    "bags": lambda: Table(kind=nn.EmbeddingBag),
-    "transposed convolution": Growing,
-}
-
-
-def net_of(name: str) -> Net:
-    torch.manual_seed(0)
-    net: Net = NETS[name]()
-    return net.eval()
-
-
-def inputs_of(net: Net, count: int = 16, seed: int = 0) -> Array:
-    source = np.random.default_rng(seed)
-    if net.dtype == "int64":
-        return source.integers(0, VOCABULARY, (count, *net.shape))
-    return source.standard_normal((count, *net.shape)).astype(np.float32)
-
-
-def request_of(net: Net, widths: Mapping[str, int], **settings: Value) -> LoweringRequest:
-    """Put weights on their grids, as a trial does, and return the request to lower the network."""
-    technique = WeightQuantization(QuantizationOptions())
-    anatomy = dissect(net, torch.from_numpy(inputs_of(net, 2)), ONNX.abilities())
-    recipe = Recipe.of(
-        {f"quantization.bits.{name}": width for name, width in widths.items()}
-        | {f"quantization.{name}": value for name, value in settings.items()}
-    )
-    technique.attach(net, recipe, anatomy, small_schooling())
-    technique.bake(net, recipe, anatomy)
-    samples = Split((inputs_of(net, 64, seed=1), np.zeros(64, np.int64)), "calibration")
-    return LoweringRequest(Signature.single(net.shape, net.dtype), technique.storage(net, recipe, anatomy), samples)
-
-
-def gap(artifact: Artifact, net: Net, target: Target) -> float:
-    """Return the largest difference to torch's answers, as a share of these."""
-    inputs = inputs_of(net, 8, seed=2)
-    expected = net(torch.from_numpy(inputs)).detach().numpy()
-    with artifact.unpacked() as path:
-        answers = target.open(path)(inputs)
-    return float(np.abs(answers - expected).max() / np.abs(expected).max())
-
-
-def weighed(artifact: Artifact, target: Target) -> Weights:
-    with artifact.unpacked() as path:
-        return target.weigh(path)
-
-
-def graph_of(artifact: Artifact) -> Any:
-    return onnx.load_model_from_string(artifact.read()).graph
+from .helper_weight_only import (
+    NETS,
+    ONNX,
+    OPENVINO,
+    TORCH,
+    VOCABULARY,
+    WIDTH,
+    Reader,
+    Table,
+    gap,
+    graph_of,
+    inputs_of,
+    net_of,
+    request_of,
+    weighed,
+)
 
 
 @pytest.mark.parametrize("bits", [8, 4, 16])
@@ -169,7 +46,7 @@ def test_the_file_answers_as_torch_does_on_the_grid(name: str, bits: int, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["uniform", "lsq", "power_of_two", "codebook", "noise"])
+@pytest.mark.parametrize("family", ["uniform", "asymmetric", "lsq", "power_of_two", "codebook", "noise"])
 @pytest.mark.parametrize("granularity", ["channel", "tensor", "block"])
 def test_grids_of_all_families_come_through(family: str, granularity: str, tmp_path: Path) -> None:
     for net in (net_of("embedding"), net_of("lstm"), Table(width=72).eval(), Reader(nn.GRU, hidden=40).eval()):
@@ -267,80 +144,6 @@ class TestRecurrentLayers:
         # What goes into the head and what comes out of it: no step of the sequence.
         assert sum(node.op_type == "QuantizeLinear" for node in graph.node) <= 3
         assert gap(artifact, net, ONNX) < 0.05
-
-
-class TestTiedWeights:
-    """An embedding and the layer that gives the scores have one matrix."""
-
-    @pytest.mark.parametrize("whole", [False, True])
-    @pytest.mark.parametrize(("bits", "activations"), [(8, "target"), (4, "target"), (8, "none"), (16, "target")])
-    def test_they_are_stored_once_and_answer_alike(
-        self, bits: int, activations: str, whole: bool, tmp_path: Path
-    ) -> None:
-        torch.manual_seed(0)
-        net = Table(tied=True, whole=whole).eval()
-        request = request_of(net, {"head": bits}, activations=activations)
-        assert request.layers["head"].bits == request.layers["table.weight"].bits == bits
-        assert request.layers["head"].steps == request.layers["table.weight"].steps
-        assert net.head.weight is net.table.weight
-        artifact = ONNX.lower(net, request, tmp_path)
-        large = [t for t in weighed(artifact, ONNX).tensors if t.bytes >= VOCABULARY * WIDTH]
-        assert [t.dtype for t in large] == ["float16" if bits == 16 else "uint8" if activations == "none" else "int8"]
-        # Activations of 8 bits round more than the weights do; a product with narrow weights rounds its inputs too.
-        assert gap(artifact, net, ONNX) < (0.02 if activations == "none" else 2e-3 if bits == 16 else 0.1)
-
-    @pytest.mark.parametrize("granularity", ["channel", "tensor", "block"])
-    @pytest.mark.parametrize("whole", [False, True])
-    @pytest.mark.parametrize("bits", [4, 8])
-    def test_a_layer_of_floats_multiplies_by_the_packed_table(
-        self, bits: int, whole: bool, granularity: str, tmp_path: Path
-    ) -> None:
-        torch.manual_seed(0)
-        net = Table(tied=True, whole=whole, width=96).eval()
-        with torch.no_grad():
-            net.get_parameter("table.weight")[:, :32] *= 10  # so that blocks differ
-        request = request_of(net, {"head": bits}, activations="none", granularity=granularity)
-        artifact = ONNX.lower(net, request, tmp_path)
-        graph = graph_of(artifact)
-        assert [node.op_type for node in graph.node if "NBits" in node.op_type] == ["MatMulNBits"]
-        assert "GatherBlockQuantized" in [node.op_type for node in graph.node]
-        matrix = VOCABULARY * 96
-        floats = ONNX.lower(net, LoweringRequest(Signature.single(net.shape, net.dtype)), tmp_path)
-        # One copy to multiply by and one to look up in, and a scale for each 32 weights.
-        most = 2 * matrix * bits // 8 + 4 * matrix // 32
-        assert weighed(artifact, ONNX).held_bytes <= weighed(floats, ONNX).held_bytes - 4 * matrix + most + 64
-        assert gap(artifact, net, ONNX) < 0.02
-
-    @pytest.mark.parametrize("optimization", ["off", "basic", "extended", "all"])
-    def test_it_does_so_at_each_level_of_optimization(self, optimization: Optimization, tmp_path: Path) -> None:
-        net = Table(tied=True, whole=True, width=64).eval()
-        target = OnnxRuntimeCpu(TargetSettings(optimization=optimization))
-        request = request_of(net, {"head": 4, "body": 4}, activations="none", granularity="block")
-        assert gap(target.lower(net, request, tmp_path), net, target) < 0.02
-
-    def test_what_else_reads_the_table_reads_codes(self, tmp_path: Path) -> None:
-        class Odd(Table):
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
-                scores: torch.Tensor = super().forward(x) + cast("torch.Tensor", self.table.weight).sum(dim=1)
-                return scores
-
-        net = Odd(tied=True).eval()
-        artifact = ONNX.lower(net, request_of(net, {"head": 4}, activations="none"), tmp_path)
-        assert "GatherBlockQuantized" not in [node.op_type for node in graph_of(artifact).node]
-        assert gap(artifact, net, ONNX) < 1e-4
-
-    @pytest.mark.parametrize("whole", [False, True])
-    def test_the_layer_computes_with_the_tables_integers(self, whole: bool, tmp_path: Path) -> None:
-        net = Table(tied=True, whole=whole).eval()
-        artifact = ONNX.lower(net, request_of(net, {"head": 8, "body": 8}), tmp_path)
-        # Over sequences the runtime holds a second copy, the other way round, and no floats of them in any case.
-        assert weighed(artifact, ONNX).held_bytes < (2 if whole else 1) * VOCABULARY * (WIDTH + 12) + 4000
-
-    def test_exported_programs_store_them_once_too(self, tmp_path: Path) -> None:
-        net = Table(tied=True).eval()
-        artifact = TORCH.lower(net, request_of(net, {"head": 8}), tmp_path)
-        large = [t for t in weighed(artifact, TORCH).tensors if t.bytes >= VOCABULARY * WIDTH]
-        assert [t.dtype for t in large] == ["int8"]
 
 
 class TestOtherTargets:

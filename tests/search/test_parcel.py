@@ -166,7 +166,7 @@ def test_hooks_on_weights_are_sent() -> None:
     assert not torch.equal(bare[0].weight.grad, gradients[0][0])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("family", ["lsq", "power_of_two", "codebook", "noise"])
+@pytest.mark.parametrize("family", ["asymmetric", "lsq", "power_of_two", "codebook", "noise"])
 def test_a_snapshot_gives_a_copy_all_that_training_changed(family: str) -> None:
     case = Case(family)
     trained, fresh = case.lesson(), case.lesson()

@@ -9,17 +9,20 @@ import torch
 from torch import nn
 
 from paretrim.evaluators.abilities import GRIDS, Abilities
+from paretrim.evaluators.inputs import Inputs
 from paretrim.evaluators.storage import BLOCK, Storage
 from paretrim.spaces.anatomy import Anatomy, dissect
 from paretrim.spaces.dimension import Choice, Value
+from paretrim.spaces.gridding import put_on_grids, reconstruct, record_of, settle
 from paretrim.spaces.made_grids import in_rows, make, settled
 from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
+from paretrim.spaces.quantization_options import EQUAL_STEPS
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.testing import small_schooling
 from paretrim.spaces.weight_grids import Family, Form
 
 ABLE = Abilities(integers=GRIDS, weight_only=(4, 8), signs=True)
-FAMILIES: tuple[Family, ...] = ("uniform", "lsq", "power_of_two", "codebook", "noise")
+FAMILIES: tuple[Family, ...] = ("uniform", "asymmetric", "lsq", "power_of_two", "codebook", "noise")
 ROWS, COLUMNS = 6, 80  # the last block of a row is half a block
 
 
@@ -64,7 +67,7 @@ def test_each_block_is_on_a_grid_of_its_own(family: Family) -> None:
     assert grid.record.kind == "block"
     assert grid.record.steps is not None
     assert grid.record.steps.shape == (ROWS * 3,)
-    codes = found / grid.record.of_each(found.shape)
+    codes = found / grid.record.of_each(grid.record.steps, found.shape)
     assert torch.allclose(codes, codes.round(), atol=1e-3)
     for part, given in zip(blocks_of(found), blocks_of(matrix()), strict=True):
         assert (part - given).abs().max() < 0.3 * given.abs().max()
@@ -138,6 +141,27 @@ class TestInAModel:
             net, _ = self.stored(activations="none", granularity=granularity)
             gaps[granularity] = float((net.wide.weight - plain.wide.weight).square().mean())
         assert gaps["block"] < 0.8 * gaps["channel"]
+
+
+@pytest.mark.parametrize("family", EQUAL_STEPS)
+def test_blocks_are_rounded_layer_by_layer_too(family: Family) -> None:
+    plain, _ = tokens()
+    ids = torch.randint(0, 50, (256, 4), generator=torch.Generator().manual_seed(5))
+    forms = {f"{name}.weight": Form(3, "block") for name in ("wide", "narrow")}
+
+    def moved(net: Tokens) -> float:
+        settle(net)
+        record = record_of(net, "wide.weight")
+        assert record is not None
+        assert record.steps is not None
+        codes = net.wide.weight / record.of_each(record.steps, net.wide.weight.shape)
+        assert torch.allclose(codes, codes.round(), atol=1e-3)
+        return float((net(ids) - plain(ids)).square().mean().detach())
+
+    nearest, least = tokens()[0], tokens()[0]
+    put_on_grids(nearest, forms, family, seed=0)
+    assert reconstruct(least, forms, family, [Inputs.of(ids)]) == set(forms)
+    assert moved(least) < 0.8 * moved(nearest)
 
 
 class TestKnob:

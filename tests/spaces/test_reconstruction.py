@@ -10,12 +10,14 @@ from torch.nn import functional
 from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces.anatomy import dissect
 from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
+from paretrim.spaces.quantization_options import EQUAL_STEPS
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.reconstruction import grams, reconstructible, rounded
 from paretrim.spaces.rounding import largest
 from paretrim.spaces.testing import small_batch, small_net, small_schooling
 
 LEVELS = 3
+ENDS = (torch.tensor(-3.0), torch.tensor(3.0))
 
 
 def correlated(count: int, width: int) -> torch.Tensor:
@@ -51,7 +53,7 @@ def test_a_layers_outputs_move_less_than_with_the_nearest_codes(kind: str) -> No
     assert reconstructible(layer)
     steps = largest(layer.weight, shared=False).flatten(1) / LEVELS
     gram = grams(model, ["0"], [Inputs.of(part) for part in samples.split(16)])["0"]
-    found = rounded(layer.weight, steps, LEVELS, gram)
+    found = rounded(layer.weight, steps, ENDS, gram)
     scale = steps.view(-1, *[1] * (layer.weight.dim() - 1))
     codes = found / scale
     assert torch.allclose(codes, codes.round(), atol=1e-4)
@@ -71,9 +73,20 @@ def test_zeros_stay_zeros_and_inputs_that_never_come_do_no_harm() -> None:
         layer.weight[:, ::2] = 0.0
     samples[:, 5] = 0.0
     gram = grams(layer, [""], [Inputs.of(samples)])[""]
-    found = rounded(layer.weight, largest(layer.weight, shared=False) / LEVELS, LEVELS, gram)
+    found = rounded(layer.weight, largest(layer.weight, shared=False) / LEVELS, ENDS, gram)
     assert torch.isfinite(found).all()
     assert not found[:, ::2].any()
+
+
+def test_codes_stay_between_ends_that_are_not_alike() -> None:
+    layer, samples = nn.Linear(160, 24), correlated(256, 160)
+    gram = grams(layer, [""], [Inputs.of(samples)])[""]
+    steps = largest(layer.weight, shared=False) / 7
+    low = torch.linspace(-15.0, 0.0, 24).round().view(-1, 1)
+    codes = (rounded(layer.weight, steps, (low, low + 15), gram) / steps).round()
+    assert bool((codes >= low).all()) and bool((codes <= low + 15).all())
+    assert int(codes.min()) < -7
+    assert int(codes.max()) > 7
 
 
 def test_layers_that_are_no_plain_product_are_left_out() -> None:
@@ -86,14 +99,15 @@ def test_layers_that_are_no_plain_product_are_left_out() -> None:
     assert not any(map(reconstructible, others))
 
 
-def test_a_whole_model_moves_less() -> None:
+@pytest.mark.parametrize("family", EQUAL_STEPS)
+def test_a_whole_model_moves_less(family: str) -> None:
     net, (inputs, _) = small_net(), small_batch(64)
     found = dissect(net, inputs[:2])
 
     def moved(training: str) -> float:
         technique, made = WeightQuantization(QuantizationOptions(weight_bits=(3,), ends_bits=3)), small_net()
         knobs = {each.name: 3 for each in technique.dimensions(found)}
-        recipe = Recipe.of({**knobs, "quantization.training": training})
+        recipe = Recipe.of({**knobs, "quantization.training": training, "quantization.family": family})
         technique.attach(made, recipe, found, small_schooling())
         technique.refine(made, recipe, found, small_schooling())
         technique.bake(made, recipe, found)

@@ -212,7 +212,7 @@ class TestModel:
 
 
 class TestTogether:
-    @pytest.mark.parametrize("family", ["uniform", "lsq", "power_of_two", "codebook", "noise"])
+    @pytest.mark.parametrize("family", ["uniform", "asymmetric", "lsq", "power_of_two", "codebook", "noise"])
     @pytest.mark.parametrize("when", ["aware", "post"])
     def test_zeros_survive_pruning_factors_training_and_each_grid(
         self, family: str, when: str, anatomy: Anatomy

@@ -24,7 +24,7 @@ from paretrim.spaces.technique import Technique
 from paretrim.spaces.testing import SmallNet, TechniqueContract, small_batch, small_net, small_schooling
 from paretrim.spaces.weight_grids import Family, Form, LearnedSteps, WeightGrid
 
-FAMILIES: tuple[Family, ...] = ("uniform", "lsq", "power_of_two", "codebook", "noise")
+FAMILIES: tuple[Family, ...] = ("uniform", "asymmetric", "lsq", "power_of_two", "codebook", "noise")
 LAYERS = ("stem", "conv1", "conv2", "head")
 ABLE = Abilities(integers=GRIDS, weight_only=(4, 8), signs=True)
 
@@ -85,7 +85,9 @@ class TestEveryFamily:
             codes = weight.flatten(1) / torch.tensor(steps, dtype=torch.float64).view(-1, 1)
             torch.testing.assert_close(codes, codes.round(), atol=2e-5, rtol=0)
             assert 0 < float(codes.abs().max()) < 127.5
-            assert len(codes.round().unique()) <= 2**bits
+            # Others have the same codes in all channels.
+            for each in codes if family == "asymmetric" else [codes]:
+                assert len(each.round().unique()) <= 2**bits
 
     def test_one_step_serves_a_whole_layer_on_demand(self, family: Family) -> None:
         weight = weight_of() * torch.linspace(0.1, 2.0, 8).view(-1, 1)
@@ -162,9 +164,31 @@ class TestFamilies:
         codes = (found / grid.record.steps.view(-1, 1)).round().abs()
         assert set(codes.int().flatten().tolist()) == magnitudes
 
-    @pytest.mark.parametrize(("family", "bits"), [("power_of_two", 5), ("codebook", 8)])
+    @pytest.mark.parametrize(("family", "bits"), [("power_of_two", 5), ("codebook", 8), ("asymmetric", 8)])
     def test_where_a_family_gains_nothing_it_is_the_uniform_one(self, family: Family, bits: int) -> None:
         assert torch.equal(settled(family, bits, weight_of())[0], settled("uniform", bits, weight_of())[0])
+
+    @pytest.mark.parametrize("shared", [False, True])
+    def test_an_asymmetric_grid_reaches_from_the_least_to_the_largest(self, shared: bool) -> None:
+        weight = weight_of().abs() + torch.linspace(-2.0, 2.0, 8).view(-1, 1)
+        weight[:, ::7] = 0.0
+        found, grid = settled("asymmetric", 4, weight, shared)
+        assert grid.record.steps is not None
+        codes = (found / grid.record.steps.view(-1, 1)).round()
+        low, high = grid.ends(weight.shape)
+        assert bool((low <= 0).all()) and bool((high >= 0).all())
+        assert bool((codes >= low).all()) and bool((codes <= high).all())
+        assert not found[:, ::7].any()
+        rows = [codes] if shared else list(codes)
+        assert all(int(row.max() - row.min()) == 15 for row in rows)
+        plain, _ = settled("uniform", 4, weight, shared)
+        assert float((found - weight).square().mean()) < 0.7 * float((plain - weight).square().mean())
+
+    def test_without_a_range_of_eight_bits_wide_asymmetric_codes_are_uniform_ones(self) -> None:
+        weight = weight_of()
+        for bits, alike in ((6, False), (7, True)):
+            found = [make(family, Form(bits, peak=64), weight, 0)(weight) for family in ("asymmetric", "uniform")]
+            assert torch.equal(*found) == alike
 
     def test_a_codebook_finds_the_values_that_are_there(self) -> None:
         choice = torch.randint(0, 4, (6, 300), generator=torch.Generator().manual_seed(0))

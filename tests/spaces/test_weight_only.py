@@ -25,7 +25,7 @@ from paretrim.spaces.testing import small_schooling
 from paretrim.spaces.weight_only import WeightOnly
 
 Recurrent = Callable[..., nn.RNNBase]
-FAMILIES = ["uniform", "lsq", "power_of_two", "codebook", "noise"]
+FAMILIES = ["uniform", "asymmetric", "lsq", "power_of_two", "codebook", "noise"]
 KINDS: list[Recurrent] = [nn.LSTM, nn.GRU, nn.RNN]
 TOKENS = torch.arange(24).view(4, 6)
 
