@@ -20,9 +20,9 @@ from paretrim.evaluators.served import served
 from paretrim.evaluators.splits import Split
 from paretrim.search.result import Result, artifact_of, has_artifact
 from paretrim.search.station import StationPlan, lay_out
-from paretrim.tracking.front import trial_front
+from paretrim.tracking.front import contenders
 from paretrim.tracking.records import TrialRecord
-from paretrim.tracking.settled import Final, at_its_best, crowded
+from paretrim.tracking.settled import Final
 
 # A trial that was off the front may come onto it when another's latency is corrected; it is timed in the next round.
 _ROUNDS = 3
@@ -75,11 +75,9 @@ def compare(result: Result, plan: StationPlan, metric: Metric, validation: Split
 
 def _finalists(result: Result) -> list[TrialRecord]:
     """Return one trial for each artifact that is on the front, or would be if what was disturbed counted."""
-    records, objectives, bounds = result.records, result.objectives, result.job.bounds
-    hopeful = [at_its_best(each) if crowded(each) else each for each in records]
-    both = (*trial_front(records, objectives, bounds), *trial_front(hopeful, objectives, bounds, disturbed=True))
+    found = contenders(result.records, result.objectives, result.job.bounds)
     # What was deleted since cannot be timed again.
-    return list({each.sha256: each for each in both if has_artifact(result, each.number)}.values())
+    return list({each.sha256: each for each in found if has_artifact(result, each.number)}.values())
 
 
 def _groups(chosen: Sequence[TrialRecord]) -> Iterator[list[TrialRecord]]:

@@ -14,9 +14,9 @@ from paretrim.search.job import Job
 from paretrim.search.result import Result
 from paretrim.search.station import samples_path
 from paretrim.search.store import JobFolder
-from paretrim.tracking.front import Objective, trial_front
+from paretrim.tracking.front import Objective, baseline_metrics, contenders, trial_front
 from paretrim.tracking.records import BASELINE, TrialRecord
-from paretrim.tracking.settled import at_its_best, crowded
+from paretrim.tracking.settled import at_its_best
 
 # How much of the limit may come anew before a search that runs looks what it can let go of.
 SHARE = 0.25
@@ -82,7 +82,7 @@ def trim(job: Job, records: Sequence[TrialRecord], objectives: Sequence[Objectiv
         folder: The search's folder.
     """
     hopeful = trial_front([at_its_best(each) for each in records], objectives, job.bounds, disturbed=True)
-    now = (*trial_front(records, objectives, job.bounds), *hopeful, *_always(records))
+    now = (*contenders(records, objectives, job.bounds), *hopeful, *_baseline(records))
     others = _apart(folder, records, {each.sha256 for each in now})
     # A trial that is under way may have made the same file just now, and reads it until it ends.
     recent = time.time() - 60 * job.budget.trial_minutes
@@ -140,14 +140,14 @@ def _apart(folder: JobFolder, records: Sequence[TrialRecord], needed: set[str]) 
 def _needed(result: Result) -> Iterator[str]:
     for target in result.job.targets:
         seen = result.on(target)
-        report = seen.report
-        yield from (row.sha256 for row in (report.front if report is not None else ()))
-        yield from (r.sha256 for r in _always(seen.records))
+        # What is disturbed among those that contend is timed again when the search is resumed.
+        known = baseline_metrics(seen.records)
+        now = contenders(seen.records, seen.objectives, seen.job.bounds) if known else ()
+        yield from (record.sha256 for record in (*now, *_baseline(seen.records)))
 
 
-def _always(records: Sequence[TrialRecord]) -> Iterator[TrialRecord]:
-    # A disturbed trial counts when it was timed again.
-    return (r for r in records if r.kind == BASELINE or (r.complete and crowded(r)))
+def _baseline(records: Sequence[TrialRecord]) -> Iterator[TrialRecord]:
+    return (record for record in records if record.kind == BASELINE)
 
 
 def folder_bytes(folder: Path) -> int:

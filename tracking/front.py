@@ -16,7 +16,7 @@ import numpy as np
 
 from paretrim.tracking.constraints import Constraint, hard
 from paretrim.tracking.records import BASELINE, TrialRecord
-from paretrim.tracking.settled import crowded
+from paretrim.tracking.settled import at_its_best, crowded
 
 Metrics = Mapping[str, float]
 # The hypervolume's box in each objective: from as good as can be (0) to the reference (1).
@@ -83,6 +83,23 @@ def trial_front(
     candidates = _candidates(records, constraints, disturbed=disturbed)
     chosen = [candidates[i] for i in front([r.metrics for r in candidates], objectives)]
     return sorted(chosen, key=lambda r: [o.box(r.metrics[o.name]) for o in objectives])
+
+
+def contenders(
+    records: Sequence[TrialRecord], objectives: Sequence[Objective], constraints: Sequence[Constraint]
+) -> list[TrialRecord]:
+    """Return the trials of the front, and those that would be on it if disturbed latencies counted, at their best.
+
+    Args:
+        records: All trials that ended.
+        objectives: What is compared.
+        constraints: What a point must meet.
+    """
+    hopeful = [at_its_best(each) if crowded(each) else each for each in records]
+    return [
+        *trial_front(records, objectives, constraints),
+        *trial_front(hopeful, objectives, constraints, disturbed=True),
+    ]
 
 
 def baseline_metrics(records: Sequence[TrialRecord]) -> dict[str, float]:

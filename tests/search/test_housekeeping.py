@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from paretrim.errors import ArtifactError
+from paretrim.evaluators.measurement import Measurement
 from paretrim.search import engine, housekeeping
 from paretrim.search.cli import app
 from paretrim.search.monitor import Silence
@@ -20,6 +22,8 @@ from paretrim.search.store import Store
 from paretrim.tracking.front import trial_front
 from paretrim.tracking.records import TrialRecord
 from paretrim.tracking.settled import Final, at_its_best
+
+from .conftest import a_search, tiny_job
 
 
 @pytest.fixture
@@ -57,6 +61,31 @@ def test_a_limit_leaves_so_much(mine: Result) -> None:
     assert 0 < freed < before.other_bytes or before.others == 1
     assert housekeeping.holding(mine).others == before.others - 1
     assert housekeeping.free(mine, before.other_bytes) == 0
+
+
+def test_of_what_was_disturbed_only_what_may_come_onto_the_front_stays(mine: Result, tmp_path: Path) -> None:
+    base, *others = [each for each in mine.records if each.complete]
+    quick, hopeless, hopeful = (replace(each, kind="search") for each in others[:3])
+    said = [
+        told(base, accuracy=0.9, latency_ms=2.0),
+        told(quick, accuracy=0.8, latency_ms=1.0),
+        told(hopeless, accuracy=0.7, latency_ms=1.5, low_ms=1.2, latency_crowded=1.0),
+        told(hopeful, accuracy=0.7, latency_ms=1.5, low_ms=0.5, latency_crowded=1.0),
+    ]
+    result = a_search(Store(tmp_path / "disturbed"), said, tiny_job(objectives=["accuracy", "latency_ms"]))
+    result.folder.artifacts.symlink_to(mine.folder.artifacts)
+    assert {each.sha256 for each in result.records} & off_the_front(result) == {hopeless.sha256, hopeful.sha256}
+    assert housekeeping.free(result) > 0
+    left = {path.name.partition(".")[0] for path in result.folder.artifacts.iterdir()}
+    assert {each.sha256 for each in said} & left == {base.sha256, quick.sha256, hopeful.sha256}
+
+
+def told(record: TrialRecord, *, low_ms: float | None = None, **values: float) -> TrialRecord:
+    """Return a trial as if other numbers had been measured."""
+    crowded = {"latency_crowded": 0.0, **values}
+    found = [Measurement(name, value, low_ms if name == "latency_ms" else None) for name, value in crowded.items()]
+    others = [each for each in record.measurements if each.name not in crowded]
+    return replace(record, measurements=(*others, *found))
 
 
 def trimmed(result: Result, keep_mb: float) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -11,6 +12,7 @@ from paretrim.tracking.constraints import parse
 from paretrim.tracking.front import (
     Objective,
     baseline_metrics,
+    contenders,
     feasible,
     front,
     hypervolume,
@@ -196,6 +198,17 @@ def test_a_trial_whose_latency_was_disturbed_is_off_the_front_until_it_is_asked_
     records = trials({"accuracy": 0.9, "latency_ms": 1.0, CROWDED: 1.0}, {"accuracy": 0.85, "latency_ms": 1.5})
     assert numbers(trial_front(records, TWO, [])) == [4]
     assert numbers(trial_front(records, TWO, [], disturbed=True)) == [3]
+
+
+def test_contenders_are_the_front_and_what_would_be_on_it_at_its_best() -> None:
+    def timed(number: int, accuracy: float, latency_ms: float, low_ms: float) -> TrialRecord:
+        made = sample_record(number, {"accuracy": accuracy, "latency_ms": latency_ms, CROWDED: 1.0})
+        within = [replace(m, low=low_ms) if m.name == "latency_ms" else m for m in made.measurements]
+        return replace(made, measurements=tuple(within))
+
+    quiet = trials({"accuracy": 0.9, "latency_ms": 1.0}, {"accuracy": 0.8, "latency_ms": 1.1})
+    disturbed = [timed(6, 0.85, 1.5, 0.9), timed(7, 0.85, 1.5, 1.2), timed(8, 0.95, 1.5, 1.4)]
+    assert sorted({r.number for r in contenders([*quiet, *disturbed], TWO, [])}) == [3, 6, 8]
 
 
 def test_a_disturbed_baseline_stays_on_the_front() -> None:
