@@ -12,9 +12,9 @@ from paretrim.tracking.records import TrialRecord
 
 from .conftest import tiny_job
 
-# The hang takes them whole; any other trial takes seconds, its waits for measurements left out, or half a minute on a slow
+# The hang takes them whole; any other trial takes seconds, its waits for measurements left out, or most of a minute on a slow
 # machine whose other core works too.
-MINUTES = 0.75
+MINUTES = 1.5
 TRIALS = 7
 FAULTS = ("hang", "kill", "nan", "raise")
 
