@@ -103,7 +103,7 @@ JOBS: dict[str, dict[str, Any]] = {
                 "weight_bits": [4, 8],
                 "activations": "none",
                 "training": "reconstruct",
-                "families": "lsq",
+                "families": "asymmetric",
                 "granularity": "block",
                 "ends_bits": 4,
             },

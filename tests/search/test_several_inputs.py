@@ -28,7 +28,7 @@ NAMES = {"reader": ("input_ids", "attention_mask"), "halves": ("input_0", "input
 def job(kind: str, **changes: Any) -> Job:
     data = {"reader": "several:texts", "halves": "several:pictures"}[kind]
     given = {"name": kind, "model": f"several:{kind}", "data": data, "budget": {"trials": 4, "parallel": 2}}
-    return tiny_job(**{**given, "search": {"finals": {"points": 0}}, **changes})
+    return tiny_job(**{**given, **changes})
 
 
 @pytest.fixture(scope="module", params=["reader", pytest.param("halves", marks=pytest.mark.slow)])
@@ -39,9 +39,7 @@ def searched(one_ray: None, request: pytest.FixtureRequest, tmp_path_factory: py
 
 def test_a_search_ends_with_smaller_models_that_answer_alike(searched: Result) -> None:
     report = searched.require_report()
-    assert all(record.state in ("complete", "stopped") for record in searched.records), [
-        r.cause for r in searched.records
-    ]
+    assert all(record.complete for record in searched.records), [record.cause for record in searched.records]
     assert report.baseline.validation["accuracy"] > 0.8
     # Where the machine was busy throughout, none of them is on the front.
     alike = [r.metrics for r in searched.records if r.complete and r.metrics["accuracy"] > 0.8]
