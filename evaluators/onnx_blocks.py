@@ -66,17 +66,15 @@ def store(proto: Any, name: str, codes: Array, scales: Array, bits: int, *, flat
     rows, columns = codes.shape
     blocks = count(columns)
     wide = stored_scales(scales) if scales.ndim == 2 else np.broadcast_to(scales.reshape(-1, 1), (rows, blocks))
-    middle = np.full((rows, blocks), 2 ** (bits - 1), np.uint8)
-    zeros = middle if _centred(codes, bits) else (-lowest(codes).astype(np.int16)).astype(np.uint8)
+    centred = _centred(codes, bits)
+    zeros = np.full((rows, blocks), 2 ** (bits - 1), np.uint8) if centred else (-lowest(codes)).astype(np.uint8)
     packed = _halved(_raised(codes, zeros), bits).reshape(rows, *(() if flat else (blocks,)), -1)
     held = {"codes": packed, "scales": np.ascontiguousarray(wide, np.float32)}
-    if zeros is not middle:
-        held["zeros"] = _halved(zeros, bits)
+    held |= {} if centred else {"zeros": _halved(zeros, bits)}
     proto.graph.initializer.extend(numpy_helper.from_array(each, f"{name}_{part}") for part, each in held.items())
     if all(entry.domain != _DOMAIN for entry in proto.opset_import):
         proto.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
-    named = f"{name}_zeros" if "zeros" in held else ""
-    return Packed(f"{name}_codes", f"{name}_scales", named, rows, columns, bits)
+    return Packed(f"{name}_codes", f"{name}_scales", "" if centred else f"{name}_zeros", rows, columns, bits)
 
 
 def is_product(node: Any) -> bool:
