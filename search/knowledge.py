@@ -35,7 +35,7 @@ def with_knowledge(
     if text is None:
         monitor.say("looking at what each knob does alone")
         since = time.monotonic()
-        text = (Profiles(store).kept(job, subject) or glance(context)).to_json()
+        text = (Profiles(store).kept(job, subject) or glance(context, monitor.say)).to_json()
         study.note("sensitivity", text)
         study.note(BEFORE, float(study.noted(BEFORE, 0.0)) + time.monotonic() - since)
     sensitivity = Profile.from_json(text)

@@ -77,7 +77,7 @@ def check(job: Job, store: Store, say: Callable[[str], None]) -> Checked:
         context = with_costs(prepare.prepare(job, subject, _scratch(Path(folder)), {}, warnings.append))
         trials = _Trials(context, Path(folder))
         say("looking at what each knob does alone")
-        context = replace(context, sensitivity=glance(context))
+        context = replace(context, sensitivity=glance(context, say))
         attempts = []
         # As in a trial.
         torch.set_num_threads(max(1, len(cores.usable()) // job.budget.parallel))

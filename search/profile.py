@@ -8,6 +8,7 @@ with; between, it is predicted in proportion to the bytes saved.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from paretrim.spaces.technique import TRAINING
 from paretrim.tracking.sensitivity import Effect, Profile
 
 _TOGETHER = 8
+_SAYING_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,28 @@ def profile(context: TrialContext, tell: Callable[[int, int, str], None]) -> Pro
     )
 
 
-def glance(context: TrialContext) -> Profile:
+def glance(context: TrialContext, say: Callable[[str], None] = lambda _: None) -> Profile:
     """Take the part of a profile that a search begins with: fewer values on fewer samples, and no times.
 
     Args:
         context: The search's model, data, space and targets.
+        say: Told now and then how far it is, where it takes long.
     """
     taker = _Taker(context, Workshop(context, Lane(gpus=context.gpus)), _GLANCE)
-    effects = tuple(taker.effects(lambda *_: None))
+    effects = tuple(taker.effects(_now_and_then(say)))
     return Profile(context.metric.name, len(taker.batch.inputs), taker.loss, taker.score, 0.0, taker.bytes, effects)
+
+
+def _now_and_then(say: Callable[[str], None]) -> Callable[[int, int, str], None]:
+    said = time.monotonic()
+
+    def tell(done: int, total: int, _: str) -> None:
+        nonlocal said
+        if time.monotonic() - said >= _SAYING_S:
+            said = time.monotonic()
+            say(f"looked at {done} of {total} values")
+
+    return tell
 
 
 def _values(dimensions: Sequence[Dimension], context: TrialContext, levels: int) -> Iterator[tuple[Dimension, Value]]:

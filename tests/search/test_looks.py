@@ -10,6 +10,7 @@ import pytest
 from paretrim.errors import LoweringError
 from paretrim.evaluators.measurement import Measurement
 from paretrim.search import looks
+from paretrim.search import profile as profile_module
 from paretrim.search.context import TrialContext
 from paretrim.search.encoding import Encoding
 from paretrim.search.extremes import families
@@ -41,6 +42,16 @@ def test_each_technique_is_looked_at_alone_and_left_out(context: TrialContext) -
         turned.append(on)
     assert len(turned) == len({frozenset(on) for on in turned})
     assert {len(on) for on in turned} == {1, len(parts) - 1}
+
+
+def test_a_glance_that_takes_long_says_how_far_it_is(context: TrialContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    quick = glance(context, said.append)
+    assert said == []
+    monkeypatch.setattr(profile_module, "_SAYING_S", 0.0)
+    assert glance(context, said.append) == quick
+    count = len(quick.effects)
+    assert said == [f"looked at {done} of {count} values" for done in range(count)]
 
 
 def _neutral(context: TrialContext, knob: str) -> Value:
