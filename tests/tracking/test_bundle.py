@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -358,3 +360,19 @@ def test_the_script_imports_only_numpy_and_the_runtime_of_its_file() -> None:
         "pt2": {"torch"},
     }
     assert imported(tree) == {"numpy", "onnxruntime", "openvino", "torch"}
+
+
+def later_zip() -> bytes:
+    """Return a zip file of a version that no library reads yet."""
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as file:
+        file.writestr("inputs.npy", b"")
+    entry = held.getvalue().index(b"PK\x01\x02")
+    return held.getvalue()[: entry + 6] + b"\xff\x00" + held.getvalue()[entry + 8 :]
+
+
+@pytest.mark.parametrize(("held", "why"), [(b"no zip file", "not a zip"), (later_zip(), "zip file version 25.5")])
+def test_samples_that_no_library_reads_are_refused(held: bytes, why: str, tmp_path: Path) -> None:
+    (tmp_path / "samples.npz").write_bytes(held)
+    with pytest.raises(ArtifactError, match=rf"samples\.npz cannot be read: .*{why}"):
+        bundle.check(tmp_path)
