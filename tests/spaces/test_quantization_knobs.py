@@ -11,21 +11,14 @@ from paretrim.evaluators.storage import Activation
 from paretrim.spaces.anatomy import Anatomy, dissect
 from paretrim.spaces.dimension import Choice, Condition, Value, existing
 from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
-from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.testing import small_batch, small_net
 
-LAYERS = ("stem", "conv1", "conv2", "head")
-ABLE = Abilities(integers=GRIDS, weight_only=(4, 8), signs=True)
+from .helper_quantization import ABLE, LAYERS, recipe_of
 
 
 @pytest.fixture(scope="module")
 def anatomy() -> Anatomy:
     return dissect(small_net(), small_batch(2)[0], ABLE)
-
-
-def recipe_of(bits: int, **settings: Value) -> Recipe:
-    widths: dict[str, Value] = {f"quantization.bits.{name}": bits for name in LAYERS}
-    return Recipe.of(widths | {f"quantization.{name}": value for name, value in settings.items()}, seed=3)
 
 
 def names_of(able: Abilities, **options: Any) -> list[str]:

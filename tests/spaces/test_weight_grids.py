@@ -10,11 +10,9 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from paretrim.evaluators.abilities import GRIDS, Abilities
 from paretrim.evaluators.inputs import Inputs
 from paretrim.evaluators.storage import Storage
 from paretrim.spaces.anatomy import Anatomy, dissect
-from paretrim.spaces.dimension import Value
 from paretrim.spaces.flow import layers_run
 from paretrim.spaces.made_grids import make
 from paretrim.spaces.quantization import QuantizationOptions, WeightQuantization
@@ -23,9 +21,9 @@ from paretrim.spaces.technique import Technique
 from paretrim.spaces.testing import SmallNet, TechniqueContract, small_batch, small_net, small_schooling
 from paretrim.spaces.weight_grids import Family, Form, LearnedSteps, WeightGrid
 
+from .helper_quantization import ABLE, LAYERS, recipe_of
+
 FAMILIES: tuple[Family, ...] = ("uniform", "asymmetric", "lsq", "power_of_two", "codebook", "noise")
-LAYERS = ("stem", "conv1", "conv2", "head")
-ABLE = Abilities(integers=GRIDS, weight_only=(4, 8), signs=True)
 
 
 class TestContract(TechniqueContract):
@@ -41,11 +39,6 @@ class TestContract(TechniqueContract):
 @pytest.fixture(scope="module")
 def anatomy() -> Anatomy:
     return dissect(small_net(), small_batch(2)[0], ABLE)
-
-
-def recipe_of(bits: int, **settings: Value) -> Recipe:
-    widths: dict[str, Value] = {f"quantization.bits.{name}": bits for name in LAYERS}
-    return Recipe.of(widths | {f"quantization.{name}": value for name, value in settings.items()}, seed=3)
 
 
 def trained(recipe: Recipe, anatomy: Anatomy, steps: int = 3) -> tuple[SmallNet, dict[str, Storage]]:
