@@ -371,7 +371,14 @@ def later_zip() -> bytes:
     return held.getvalue()[: entry + 6] + b"\xff\x00" + held.getvalue()[entry + 8 :]
 
 
-@pytest.mark.parametrize(("held", "why"), [(b"no zip file", "not a zip"), (later_zip(), "zip file version 25.5")])
+# Named, for the zip holds the time at which it is made: two workers that name a test after it collect two tests.
+@pytest.mark.parametrize(
+    ("held", "why"),
+    [
+        pytest.param(b"no zip file", "not a zip", id="no zip"),
+        pytest.param(later_zip(), "zip file version 25.5", id="later zip"),
+    ],
+)
 def test_samples_that_no_library_reads_are_refused(held: bytes, why: str, tmp_path: Path) -> None:
     (tmp_path / "samples.npz").write_bytes(held)
     with pytest.raises(ArtifactError, match=rf"samples\.npz cannot be read: .*{why}"):
