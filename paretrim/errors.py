@@ -16,6 +16,7 @@
     ├── ArtifactError             an artifact that does not load, differs from its record, or answers wrongly
     ├── MeasurementError          a measuring process that died, hung or answered nonsense
     ├── TrialError                a trial that failed, with its cause
+    │   └── LostTrialError        one that failed for what it ran on, of which its recipe is innocent
     ├── StoreError                a store that cannot be written, above all for want of space
     ├── ClusterError              a cluster that cannot be reached, refuses, or lacks something
     └── NothingFoundError         no trial answers the question; says which condition binds and the nearest misses
@@ -112,6 +113,10 @@ class MeasurementError(ParetrimError):
 
 class TrialError(ParetrimError):
     """A trial that failed, with its cause."""
+
+
+class LostTrialError(TrialError):
+    """A trial that failed for what it ran on, such as memory that others use too; its recipe is innocent of that."""
 
 
 class StoreError(ParetrimError):

@@ -16,7 +16,7 @@ import ray
 import torch
 from ray import tune
 
-from paretrim.errors import ClusterError, ParetrimError
+from paretrim.errors import ArtifactError, ClusterError, LostTrialError, LoweringError, ParetrimError, TrialError
 from paretrim.evaluators import cores, torch_cuda
 from paretrim.search.context import TrialContext
 from paretrim.search.crew import Crew
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 NEWS, RECORD = "news", "record"
 _TRACE_LINES = 30
+_OF_THE_RECIPE = (LoweringError, ArtifactError, TrialError)
 
 
 def hang_file(scratch: Path, number: int) -> Path:
@@ -183,6 +184,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             seed=self._asked.recipe.seed,
             seconds={"total": time.monotonic() - self._started},
             cause=cause,
+            unfit=isinstance(error, _OF_THE_RECIPE) and not isinstance(error, LostTrialError),
         )
 
 

@@ -222,10 +222,10 @@ class Guide:
 
     def _aims(self, rows: Floats, base: Mapping[str, float]) -> Floats:
         """Return what evolution drives down: hoped-for objectives, and what breaks constraints worse than all else."""
-        guess = self._surrogate.predict([self._encoding.decode(row) for row in rows])
-        found = self._hoped(guess, base)
+        recipes = [self._encoding.decode(row) for row in rows]
+        found = self._hoped(self._surrogate.predict(recipes), base)
         values = np.stack([found[o.name] * (-1.0 if o.maximize else 1.0) for o in self._terms.objectives], axis=1)
-        broken = np.zeros(len(rows))
+        broken = 1.0 - self._surrogate.fitness(recipes)
         for each in self._terms.constraints:
             if each.metric in found:
                 over = [max(0.0, each.excess({each.metric: float(v)}, base)) for v in found[each.metric]]
@@ -293,8 +293,12 @@ class Guide:
         return np.array([normalized(o, metrics[o.name], base[o.name]) for o in self._terms.objectives])
 
     def _costs(self, recipes: Sequence[Values], records: Sequence[TrialRecord]) -> list[float]:
-        """Return how long recipes train, about 1 in the middle: a branch of a parent that is there, for less."""
-        whole = [float(each) ** _DEAR for each in self._surrogate.training(recipes)]
+        """Return what recipes cost: how long they train, about 1 in the middle, a branch of a parent that is there less.
+
+        Where only some come out, as many are paid for as it takes until one does.
+        """
+        times, fitness = self._surrogate.training(recipes), self._surrogate.fitness(recipes)
+        whole = [float(time) ** _DEAR / float(fit) for time, fit in zip(times, fitness, strict=True)]
         if not self._habits.share:
             return whole
         grown = {self._parent(Recipe.of(r.recipe, r.seed)) for r in records if r.complete and r.kind == SEARCHED}

@@ -19,7 +19,7 @@ import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from paretrim.errors import TrialError
+from paretrim.errors import LostTrialError
 from paretrim.evaluators.cores import Plan
 from paretrim.search.context import TrialContext
 from paretrim.search.staff import Staff, material_of
@@ -64,7 +64,7 @@ def start(size: int, place: Place, scratch: Path) -> list[Wire]:
         scratch: A folder for Ray Train's own files.
 
     Raises:
-        TrialError: They do not start.
+        LostTrialError: They do not start.
     """
     folder = Path(mkdtemp(prefix="paretrim-"))
     try:
@@ -134,7 +134,7 @@ def _connected(listener: socket.socket, run: _Run, size: int) -> list[Wire]:
     while len(found) < size:
         if run.error is not None or time.monotonic() > deadline:
             why = run.error or f"they were not there after {_START_S:.0f} s"
-            raise TrialError(f"its {size} training workers could not be started: {why}")
+            raise LostTrialError(f"its {size} training workers could not be started: {why}")
         with suppress(TimeoutError):
             wire = Wire(listener.accept()[0])
             hello: Hello = wire.receive()

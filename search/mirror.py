@@ -38,14 +38,16 @@ class Ending:
     """How a trial ended, as a sampler is told.
 
     Attributes:
-        values: Of the objectives; None for a trial that was stopped early.
+        values: Of the objectives; None for a trial that has none.
         excesses: By how much each hard constraint is broken, as a share of its bound.
         missed: By how much soft constraints are missed in sum, as shares of their bounds.
+        unfit: Whether it failed for what its recipe makes. Without values and not unfit, it was stopped early.
     """
 
     values: tuple[float, ...] | None
     excesses: tuple[float, ...] = ()
     missed: float = 0.0
+    unfit: bool = False
 
 
 class Mirror:
@@ -99,20 +101,40 @@ class Mirror:
             self._open[number] = self._add(self._trial(TrialState.RUNNING, params, attributes))
 
     def end(self, number: int, ending: Ending | None) -> None:
-        """Tell how a trial ended; None for one that failed, of which nothing is learned."""
+        """Tell how a trial ended; None for one of which nothing is learned, since it failed for what it ran on."""
         with self._lock:
             begun = self._open.pop(number, None)
             if begun is None:
                 return
             self._storage.set_trial_state_values(begun._trial_id, TrialState.FAIL)
-            if ending is None:
+            if ending is None or (ending.unfit and not self._complete):
                 return
             attributes = {k: v for k, v in begun.system_attrs.items() if not k.startswith("constraints")}
             self._ended.append(self._add(self._finished(begun.params, attributes, ending)))
             if self.history is not None and len(self._ended) > self.history * (1 + _SLACK):
                 self._cut(self.history)
 
+    @property
+    def _complete(self) -> list[FrozenTrial]:
+        return [trial for trial in self._ended if trial.state == TrialState.COMPLETE]
+
+    def _worst(self, attributes: dict[str, Any], params: dict[str, Any]) -> FrozenTrial:
+        """Return a trial that is in all as bad as the worst.
+
+        Most samplers see only what has values, and would go where all trials fail, for nothing there is known to be bad.
+        """
+        values = np.array([trial.values for trial in self._complete])
+        highest = [direction == StudyDirection.MINIMIZE for direction in self._directions]
+        worst = np.where(highest, values.max(axis=0), values.min(axis=0)).tolist()
+        for trial in self._complete:
+            for name, excess in trial.constraints.items():
+                key = f"constraints:{name}"
+                attributes[key] = max(excess, attributes.get(key, excess))
+        return self._trial(TrialState.COMPLETE, params, attributes, worst)
+
     def _finished(self, params: dict[str, Any], attributes: dict[str, Any], ending: Ending) -> FrozenTrial:
+        if ending.unfit:
+            return self._worst(attributes, params)
         values = None if ending.values is None else _as_seen(ending.values, ending.missed, self._directions)
         # A sampler takes those that were stopped for better than those that break a constraint, unless they break more.
         excesses = ending.excesses if values is not None else (*ending.excesses[:-1], _STOPPED)

@@ -397,11 +397,12 @@ class Study:
     def _ending(self, record: TrialRecord) -> Ending | None:
         metrics = record.metrics
         values = tuple(metrics.get(o.name, math.nan) for o in self._objectives) if record.complete else None
-        if record.state == "failed" or (values is not None and any(map(math.isnan, values))):
+        lost = record.state == "failed" and not record.unfit
+        if lost or (values is not None and any(map(math.isnan, values))):
             return None
         limits, base = hard(self._constraints), self._base or metrics
         if values is None:
-            return Ending(None, (0.0,) * len(limits))
+            return Ending(None, (0.0,) * len(limits), unfit=record.unfit)
         missed = sum(misses(self._constraints, metrics, base).values())
         return Ending(values, tuple(c.excess(metrics, base) for c in limits), missed)
 

@@ -37,6 +37,8 @@ _LEFT = 0.25
 # From so many trials on it is guessed how long others train.
 _FEW_TIMES = 3
 _TIME = "training time"
+# However often what is like a recipe has failed, it may do: so much of its promise is left.
+_LEAST_FIT = 0.02
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Surrogate:
         self._terms, self._encoding, self._prior, self._seed = terms, encoding, prior, seed
         self._processes: dict[str, Process] = {}
         self._pace: Process | None = None
+        self._fitness: Process | None = None
         self._chosen_at: dict[str, int] = {}
 
     def learn(self, records: Sequence[TrialRecord]) -> None:
@@ -88,19 +91,42 @@ class Surrogate:
             trend, knobs = self._inputs(stack(rows), stack(features))
             processes[name] = gaussian.fit(trend, knobs, np.array(values), self._scales(name, len(values)))
         self._pace = self._timed(records)
+        self._fitness = self._of_fitness(records)
         # At once, since another thread may predict just now.
         self._processes = processes
 
     def training(self, recipes: Sequence[Mapping[str, Value]]) -> Floats:
         """Return how long recipes are expected to train, about 1 in the middle."""
-        rows = stack([self._encoding.encode(each) for each in recipes])
+        rows, features = self._encoded(recipes)
         if self._pace is None:
             found: Floats = self._prior.sums(rows)[1] ** _BY_LESS
             return found
-        expected, _ = self._pace.predict(
-            *self._inputs(rows, stack([self._encoding.features(each) for each in recipes]))
-        )
+        expected, _ = self._pace.predict(*self._inputs(rows, features))
         return np.exp(expected - self._pace.mean)
+
+    def fitness(self, recipes: Sequence[Mapping[str, Value]]) -> Floats:
+        """Return how likely recipes are to come out at all, where some have failed for what they make.
+
+        By least squares on what did and did not ("Gaussian Processes", section 6.5), which is crude and does.
+        """
+        if self._fitness is None:
+            return np.ones(len(recipes))
+        rows, features = self._encoded(recipes)
+        return np.clip(self._fitness.predict(*self._inputs(rows, features))[0], _LEAST_FIT, 1.0)
+
+    def _of_fitness(self, records: Sequence[TrialRecord]) -> Process | None:
+        seen = [r for r in records[-_MOST:] if r.unfit or (r.state != "failed" and r.kind != LOOK)]
+        if not any(r.unfit for r in seen):
+            return None
+        rows, features = self._encoded([r.recipe for r in seen])
+        came_out = np.array([0.0 if r.unfit else 1.0 for r in seen])
+        return gaussian.fit(*self._inputs(rows, features), came_out)
+
+    def _encoded(self, recipes: Sequence[Mapping[str, Value]]) -> tuple[Floats, Floats]:
+        return (
+            stack([self._encoding.encode(each) for each in recipes]),
+            stack([self._encoding.features(each) for each in recipes]),
+        )
 
     def _timed(self, records: Sequence[TrialRecord]) -> Process | None:
         """Return the process of the logarithm of an epoch's seconds, of trials that shared no epoch with another."""
@@ -111,8 +137,7 @@ class Surrogate:
         ]
         if len(seen) < _FEW_TIMES:
             return None
-        rows = stack([self._encoding.encode(r.recipe) for r, _ in seen])
-        features = stack([self._encoding.features(r.recipe) for r, _ in seen])
+        rows, features = self._encoded([r.recipe for r, _ in seen])
         return gaussian.fit(
             *self._inputs(rows, features),
             np.log(np.array([seconds for _, seconds in seen])),
@@ -139,8 +164,7 @@ class Surrogate:
 
     def predict(self, recipes: Sequence[Mapping[str, Value]]) -> Guess:
         """Return what is expected of recipes."""
-        rows = stack([self._encoding.encode(each) for each in recipes])
-        trend, knobs = self._inputs(rows, stack([self._encoding.features(each) for each in recipes]))
+        trend, knobs = self._inputs(*self._encoded(recipes))
         found = {name: process.predict(trend, knobs) for name, process in self._processes.items()}
         return Guess({n: expected for n, (expected, _) in found.items()}, {n: error for n, (_, error) in found.items()})
 

@@ -68,10 +68,12 @@ class Failed:
     Attributes:
         cause: The message of an error of ours; else a traceback.
         known: Whether it is one of ours.
+        lost: Whether it is one of which the recipe is innocent.
     """
 
     cause: str
     known: bool
+    lost: bool = False
 
 
 class Wire:

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 import torch
 
-from paretrim.errors import ParetrimError
+from paretrim.errors import LostTrialError, ParetrimError
 from paretrim.evaluators.lane import Lane
 from paretrim.search.parcel import Material, unpacked
 from paretrim.search.wire import Failed, GoOn, Hello, Learn, Leave, Over, Trained, Wire, Yielding, connect
@@ -85,7 +85,7 @@ class Worker:
         try:
             self._train(unpacked(order.parcel, self._material))
         except ParetrimError as error:
-            return Failed(str(error), known=True)
+            return Failed(str(error), known=True, lost=isinstance(error, LostTrialError))
         except Exception:  # noqa: BLE001 - a user's code may raise anything
             return Failed(traceback.format_exc(), known=False)
         return Over()

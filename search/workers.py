@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from multiprocessing.connection import wait
 from typing import Any
 
-from paretrim.errors import TrialError
+from paretrim.errors import LostTrialError, TrialError
 from paretrim.evaluators.child import ending
 from paretrim.search.parcel import Material, packed
 from paretrim.search.wire import Failed, GoOn, Learn, Leave, Over, Trained, Wire, Yielding
@@ -117,7 +117,7 @@ class Workers:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 ready = wait([wire.connection for wire in self._wires], left)
                 if not ready:
-                    raise TrialError("its training workers do not answer")
+                    raise LostTrialError("its training workers do not answer")
                 told = self._receive(next(wire for wire in self._wires if wire.connection in ready))
                 if isinstance(told, Yielding):
                     if told.begins:
@@ -148,10 +148,11 @@ class Workers:
                 answer = self._receive(wire)
                 silent = silent or answer is None
                 failures += [answer] if isinstance(answer, Failed) else []
-        known = [each.cause for each in failures if each.known]
+        known = [each for each in failures if each.known]
         self._under_way = len(known) < self.size
         if known:
-            return TrialError(known[0])
+            return (LostTrialError if known[0].lost else TrialError)(known[0].cause)
         if silent:
-            return TrialError(f"one of its {self.size} training workers {ending(-signal.SIGKILL)}, or ended by itself")
-        return TrialError(f"one of its {self.size} training workers failed:\n{failures[0].cause}")
+            how = ending(-signal.SIGKILL)
+            return LostTrialError(f"one of its {self.size} training workers {how}, or ended by itself")
+        return LostTrialError(f"one of its {self.size} training workers failed:\n{failures[0].cause}")

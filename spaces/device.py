@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from paretrim.errors import TrialError
+from paretrim.errors import LostTrialError
 from paretrim.evaluators import torch_cuda
 from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces.schooling import CPU, TrainingBatch
@@ -73,7 +73,7 @@ def on(device: torch.device, *models: nn.Module | None) -> Iterator[None]:
     """Hold models on a device for a while; then they are back where they were, and the device's memory is given back.
 
     Raises:
-        TrialError: The device's memory is full; says what to do. What filled it is let go.
+        LostTrialError: The device's memory is full; says what to do. What filled it is let go.
     """
     homes = ((model, _home(model)) for model in models if model is not None)
     away = [(model, home) for model, home in homes if home is not None and home != device]
@@ -94,7 +94,7 @@ def on(device: torch.device, *models: nn.Module | None) -> Iterator[None]:
         if away or full:
             torch_cuda.give_back()
     if full:
-        raise TrialError(
+        raise LostTrialError(
             f"the GPU's memory does not do for this trial ({full}); give a smaller space.recovery.batch_size, or let fewer "
             "trials share a GPU: a larger budget.trial_gpus, or a smaller budget.parallel"
         )

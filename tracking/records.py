@@ -92,6 +92,7 @@ class TrialRecord:
         seconds: Wall time by stage of the trial's own work.
         epochs: The course of its training.
         cause: Why it failed or was stopped.
+        unfit: Whether it failed for what its recipe makes, as all trials would that are like it.
         preview: What was measured before it was trained; None where nothing was.
     """
 
@@ -108,6 +109,7 @@ class TrialRecord:
     seconds: Mapping[str, float] = field(default_factory=dict)
     epochs: tuple[Epoch, ...] = ()
     cause: str = ""
+    unfit: bool = False
     preview: Preview | None = None
 
     # JSON has no infinity: it is written as a word, and read back.

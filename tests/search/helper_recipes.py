@@ -118,14 +118,31 @@ def profile() -> Profile:
 Propose = Callable[[list[TrialRecord], Callable[[Recipe], bool]], dict[str, Value] | None]
 
 
-def search(trials: int, seed: int, propose: Propose = lambda records, known: None) -> list[TrialRecord]:
-    """Run a search, one trial after the other; what is not proposed is drawn at random."""
+def failed(record: TrialRecord, *, unfit: bool) -> TrialRecord:
+    """Return a trial as if it had failed, for what its recipe makes or not."""
+    return replace(record, state="failed", measurements=(), epochs=(), unfit=unfit)
+
+
+def search(
+    trials: int,
+    seed: int,
+    propose: Propose = lambda records, known: None,
+    ends: Callable[[TrialRecord], TrialRecord] = lambda record: record,
+) -> list[TrialRecord]:
+    """Run a search, one trial after the other; what is not proposed is drawn at random.
+
+    Args:
+        trials: How many, the anchors included.
+        seed: Of what is drawn and of the scores' noise.
+        propose: Proposes recipes.
+        ends: What becomes of a trial.
+    """
     chance, records, tried = np.random.default_rng(seed), anchors(), set()
     while len(records) < trials:
         proposed = propose(records, lambda recipe: recipe.items in tried)
         recipe = SPACE.recipe(drawn(chance) if proposed is None else proposed, len(records))
         tried.add(recipe.items)
-        records.append(trial(len(records), recipe, chance))
+        records.append(ends(trial(len(records), recipe, chance)))
     return records
 
 

@@ -60,6 +60,11 @@ def test_a_raise_is_recorded_with_the_users_own_traceback(records: list[TrialRec
     assert "tiny.py" in cause
 
 
+def test_only_what_its_recipe_made_is_held_against_it(records: list[TrialRecord]) -> None:
+    (unfit,) = (r.cause for r in records if r.unfit)
+    assert "the training loss is nan" in unfit
+
+
 def test_a_nan_loss_says_what_to_do(records: list[TrialRecord]) -> None:
     assert "learning rate" in cause_with(records, "the training loss is nan")
 

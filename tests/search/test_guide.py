@@ -18,7 +18,7 @@ from paretrim.tracking.constraints import parse
 from paretrim.tracking.front import Objective, hypervolume
 from paretrim.tracking.records import Preview, TrialRecord
 
-from .helper_recipes import NEUTRAL, OBJECTIVES, SPACE, anchors, drawn, objectives, profile, search, trial
+from .helper_recipes import NEUTRAL, OBJECTIVES, SPACE, anchors, drawn, failed, objectives, profile, search, trial
 
 SEEDS, TRIALS = (0, 1, 2), 24
 TERMS = Terms("accuracy", OBJECTIVES, ())
@@ -193,3 +193,19 @@ def test_trials_that_ended_early_are_learned_from_too(guided: list[list[TrialRec
     failed = TrialRecord(7, "search", "failed", guided[0][7].recipe, seconds={"total": 60.0})
     records = [*guided[0][:5], stopped, never, failed, trial(8, SPACE.recipe(drawn(np.random.default_rng(3)), 0))]
     assert a_guide().propose(records, [], lambda _: False) is not None
+
+
+def test_what_fails_for_its_recipe_is_tried_less_and_less() -> None:
+    # The best recipes have 4 bits in the largest layer; that they fail must be found out, and lived with.
+    def failing(*, told: bool) -> Callable[[TrialRecord], TrialRecord]:
+        def ends(record: TrialRecord) -> TrialRecord:
+            return failed(record, unfit=told) if record.recipe["quantization.bits.outer"] == 4 else record
+
+        return ends
+
+    def late_failures(records: Sequence[TrialRecord]) -> float:
+        return float(np.mean([record.state == "failed" for record in records[TRIALS // 2 :]]))
+
+    told, untold = (search(TRIALS, 0, proposing(a_guide(0)), failing(told=told)) for told in (True, False))
+    assert late_failures(told) < 0.5 * late_failures(untold)
+    assert volume_of(told) > volume_of(untold)

@@ -8,6 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
 from paretrim.errors import JobError, UsageError
 from paretrim.evaluators.signature import Signature
@@ -160,6 +161,43 @@ def test_what_was_stopped_is_worse_than_what_breaks_a_constraint() -> None:
     for number, ending in enumerate([Ending((0.9,), (0.5,)), Ending(None, (0.0,)), None]):
         mirror.begin(number, {"a.share": 0.0, "b.bits": 4})
         mirror.end(number, ending)
-    broken, stopped = mirror.shown
+    broken, stopped = mirror.shown  # and nothing is shown of what failed by chance
     assert broken.constraints["c0"] == 0.5
     assert stopped.constraints["c0"] > 1e6
+
+
+def test_what_failed_for_its_recipe_is_shown_as_bad_as_the_worst() -> None:
+    mirror = Mirror(SPACE, [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE], history=None)
+    ends = [
+        Ending(None, (0.0,), unfit=True),  # beside nothing yet, it says nothing
+        Ending((0.9, 4.0), (-0.2,)),
+        Ending((0.7, 3.0), (0.1,)),
+        Ending(None, (0.0,)),
+        Ending(None, (0.0,), unfit=True),
+    ]
+    for number, ending in enumerate(ends):
+        mirror.begin(number, {"a.share": 0.0, "b.bits": 4})
+        mirror.end(number, ending)
+    *_, worst = mirror.shown
+    assert len(mirror.shown) == len(ends) - 1
+    assert (worst.state, worst.values, dict(worst.constraints)) == (TrialState.COMPLETE, [0.7, 4.0], {"c0": 0.1})
+
+
+@pytest.mark.parametrize("name", ["gp", "tpe"])
+def test_where_all_fails_for_its_recipe_less_is_asked_for(name: str) -> None:
+    wide = Space((), SPACE.anatomy, tuple(Range(knob, 0.0, 1.0, neutral=1.0) for knob in ("a.share", "b.share")))
+
+    def failures(seed: int, *, told: bool) -> int:
+        """Count the failures where a smaller share is better, and less than half of it fails."""
+        mirror, count = Mirror(wide, [StudyDirection.MINIMIZE], None), 0
+        sampler = samplers.make(name, SamplerRequest(seed, 1, 8, 60))
+        for number in range(24):
+            made, values = mirror.sample(sampler)
+            mirror.begin(number, values, made)
+            share, other = float(str(values["a.share"])), float(str(values["b.share"]))
+            count += share < 0.5
+            good = Ending((share + 0.3 * (other - 0.5) ** 2,))
+            mirror.end(number, good if share >= 0.5 else Ending(None, unfit=True) if told else None)
+        return count
+
+    assert sum(failures(seed, told=True) for seed in (0, 2)) < 0.9 * sum(failures(seed, told=False) for seed in (0, 2))

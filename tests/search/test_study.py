@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -191,6 +192,22 @@ def test_the_sampler_is_told_of_objectives_and_constraints_and_goes_on(searches:
         (one,) = ask(study)
         tell(study, one, state="failed" if one.number == 4 else "complete", accuracy=0.5 + one.number / 20)
     assert numbers(study) == list(range(8))
+
+
+@pytest.mark.parametrize("unfit", [True, False])
+def test_the_sampler_is_shown_what_failed_for_its_recipe_only(searches: Searches, unfit: bool) -> None:
+    study = searches.create()
+    *anchors, fourth = ask(study, 4)
+    tell(study, *anchors, accuracy=0.9)
+    record = sample_record(fourth.number, state="failed", kind=fourth.kind, recipe=fourth.recipe.values)
+    study.tell(replace(record, unfit=unfit))
+    assert searches.stored(fourth.number).state == TrialState.FAIL
+    for each in (study, searches.reopen()):
+        each.prepare(SPACE)
+        mirror = each._adviser._mirror
+        assert mirror is not None
+        # float16 everywhere is no recipe of the space.
+        assert [trial.values is not None for trial in mirror.shown] == [True] * (3 if unfit else 2)
 
 
 def test_telling_twice_keeps_the_first(searches: Searches) -> None:

@@ -21,7 +21,7 @@ from paretrim.spaces.dimension import Choice, Range, Value
 from paretrim.tracking.records import Epoch, Preview, TrialRecord
 from paretrim.tracking.sensitivity import Effect, Profile
 
-from .helper_recipes import NEUTRAL, OBJECTIVES, SPACE, anchors, drawn, objectives, profile, search
+from .helper_recipes import NEUTRAL, OBJECTIVES, SPACE, anchors, drawn, failed, objectives, profile, search
 
 Floats = npt.NDArray[np.float64]
 ENCODING = Encoding(SPACE.searched, SPACE.constants)
@@ -212,6 +212,23 @@ def test_what_failed_says_nothing_of_its_score() -> None:
     failed = replace(records[5], state="failed", measurements=(), epochs=(Epoch(0.1, 0.0),), preview=None)
     without = [record for record in records if record.number != 5]
     np.testing.assert_allclose(predicted([*without, failed], "accuracy"), predicted(without, "accuracy"))
+
+
+def test_what_failed_for_its_recipe_says_that_others_like_it_will() -> None:
+    four = [{**NEUTRAL, "pruning.ratio.stem": ratio, "quantization.bits.head": 4} for ratio in (0.0, 0.25)]
+    others = [{**NEUTRAL, "pruning.ratio.stem": ratio, "quantization.bits.head": 8} for ratio in (0.0, 0.25)]
+
+    def fitness(unfit: bool) -> Floats:
+        records = search(30, 2, ends=lambda r: failed(r, unfit=unfit) if r.recipe["quantization.bits.head"] == 4 else r)
+        assert 5 < sum(r.state == "failed" for r in records) < 15
+        surrogate = a_surrogate()
+        surrogate.learn(records)
+        return surrogate.fitness([*four, *others])
+
+    assert fitness(unfit=False).tolist() == [1.0] * 4
+    found = fitness(unfit=True)
+    assert 0.0 < found[:2].max() < 0.35
+    assert found[2:].min() > 0.65
 
 
 def test_ruin_is_no_worse_than_what_the_box_tells_apart() -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from paretrim.errors import TrialError, UsageError
+from paretrim.errors import LostTrialError, TrialError, UsageError
 from paretrim.evaluators import child
 from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.splits import Split
@@ -212,6 +212,15 @@ class TestWords:
         fakes = Fakes(first, second)
         with pytest.raises(TrialError, match="the training loss is nan"), fakes.made.learn(lesson()) as losses:
             next(losses)
+
+    @pytest.mark.parametrize("lost", [True, False])
+    def test_whether_the_recipe_is_innocent_is_told(self, lost: bool) -> None:
+        def failing(wire: Wire, _: int) -> None:
+            wire.receive()
+            wire.send(Failed("of ours", known=True, lost=lost))
+            wire.receive()
+
+        assert isinstance(failure_of(Fakes(failing).made), LostTrialError) == lost
 
     def test_the_death_of_one_is_told_in_words_that_have_the_trial_made_again(self) -> None:
         def missing(wire: Wire, _: int) -> None:
