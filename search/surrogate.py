@@ -16,7 +16,7 @@ from paretrim.search.judge import Terms
 from paretrim.search.looks import LOOK
 from paretrim.search.prior import Prior
 from paretrim.spaces.dimension import Value
-from paretrim.tracking.front import SCORE_RANGE, Metrics, baseline_metrics
+from paretrim.tracking.front import Metrics, baseline_metrics, reach
 from paretrim.tracking.records import TrialRecord
 
 Floats = npt.NDArray[np.float64]
@@ -191,8 +191,8 @@ class Surrogate:
         """Return a score, no worse than what the hypervolume's box tells from ruin: how far beyond does not matter."""
         objective = next(o for o in self._terms.objectives if o.name == self._terms.metric)
         reference = base.get(objective.name, score)
-        reach = 1.5 * SCORE_RANGE * max(1.0, abs(reference))
-        return max(score, reference - reach) if objective.maximize else min(score, reference + reach)
+        far = 1.5 * reach(objective, reference)
+        return max(score, reference - far) if objective.maximize else min(score, reference + far)
 
     def _guesses(self, name: str, base: Metrics) -> tuple[list[Floats], list[Floats], list[float]]:
         """Return made-up trials: random recipes with what the profile suggests of them."""
@@ -204,8 +204,8 @@ class Surrogate:
         loss, left = self._prior.sums(stack(rows))
         objective = next(o for o in self._terms.objectives if o.name == name)
         if name == self._terms.metric:
-            reach = SCORE_RANGE * max(1.0, abs(base[name])) * (-1.0 if objective.maximize else 1.0)
-            values = base[name] + _LEFT * reach * np.minimum(1.0, np.sqrt(loss) / (np.sqrt(loss).max() or 1.0))
+            worse = reach(objective, base[name]) * (-1.0 if objective.maximize else 1.0)
+            values = base[name] + _LEFT * worse * np.minimum(1.0, np.sqrt(loss) / (np.sqrt(loss).max() or 1.0))
         else:
             values = math.log(base[name]) + np.log(left) * (1.0 if name == "size_bytes" else _BY_LESS)
         return rows, [self._encoding.features(each) for each in recipes], [float(v) for v in values]

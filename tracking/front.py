@@ -167,5 +167,12 @@ def normalized(objective: Objective, value: float, base: float) -> float:
     """Return a value's place in the box of `hypervolume`, in one objective: 0 is as good as can be, 1 the reference."""
     if not objective.maximize:
         return value / (2 * base) if base > 0 else float(value > base)
-    reach = SCORE_RANGE * max(1.0, abs(base))
-    return (base + reach - value) / (2 * reach)
+    half = reach(objective, base)
+    return (base + half - value) / (2 * half)
+
+
+def reach(objective: Objective, base: float) -> float:
+    """Return by how much a value may be worse than the baseline's and still lie in the box of `hypervolume`."""
+    if not objective.maximize and base > 0:
+        return base
+    return SCORE_RANGE * max(1.0, abs(base))

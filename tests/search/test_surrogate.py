@@ -18,6 +18,7 @@ from paretrim.search.judge import Terms
 from paretrim.search.prior import Prior
 from paretrim.search.surrogate import Surrogate
 from paretrim.spaces.dimension import Choice, Range, Value
+from paretrim.tracking.front import Objective
 from paretrim.tracking.records import Epoch, Preview, TrialRecord
 from paretrim.tracking.sensitivity import Effect, Profile
 
@@ -229,6 +230,24 @@ def test_what_failed_for_its_recipe_says_that_others_like_it_will() -> None:
     found = fitness(unfit=True)
     assert 0.0 < found[:2].max() < 0.35
     assert found[2:].min() > 0.65
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e3])
+@pytest.mark.parametrize("trials", [1, 14])
+def test_errors_are_predicted_alike_whatever_their_unit(scale: float, trials: int) -> None:
+    terms = Terms("error", (Objective("error"), *OBJECTIVES[1:]), ())
+
+    def of_errors(unit: float) -> Floats:
+        def turned(record: TrialRecord) -> TrialRecord:
+            error = Measurement("error", (1.0 - record.metrics["accuracy"]) * unit)
+            return replace(record, measurements=(*record.measurements[1:], error), epochs=())
+
+        surrogate = Surrogate(terms, ENCODING, Prior(profile(), ENCODING), 0)
+        surrogate.learn([turned(record) for record in search(14, 2)[:trials]])
+        return surrogate.predict(RECIPES).expected["error"] / unit
+
+    np.testing.assert_allclose(of_errors(scale), of_errors(1.0), rtol=1e-6)
+    assert np.ptp(of_errors(scale)) > 0.005
 
 
 def test_ruin_is_no_worse_than_what_the_box_tells_apart() -> None:

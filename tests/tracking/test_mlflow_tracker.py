@@ -3,14 +3,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -409,7 +409,12 @@ def test_a_database_that_breaks_under_way_is_an_error_that_names_it(
     search: Search, tmp_path: Path, operation: str
 ) -> None:
     database = tmp_path / "mlflow.db"
-    shutil.copyfile(search.uri.removeprefix("sqlite:///"), database)
+    # Not only its file: the latest of what was written may still lie beside it.
+    with (
+        closing(sqlite3.connect(search.uri.removeprefix("sqlite:///"))) as there,
+        closing(sqlite3.connect(database)) as here,
+    ):
+        there.backup(here)
     tracker = MlflowTracker(f"sqlite:///{database}", "digits-1", tmp_path)
     database.write_bytes(b"no database any more " * 10_000)
     with pytest.raises(TrackingError, match=re.escape(str(database))):
