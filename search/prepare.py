@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from paretrim.errors import DataError, JobError, Problem, UsageError
-from paretrim.evaluators import target, torch_cuda
+from paretrim.evaluators import machine, target, torch_cuda
 from paretrim.evaluators.accuracy import AccuracyEvaluator
 from paretrim.evaluators.lane import Lane
 from paretrim.evaluators.latency import time_quietly
@@ -109,6 +109,7 @@ def prepare(
         LoweringError: The model does not export.
         JobError: A relative constraint cannot be met by anything.
     """
+    _warn_of_emulation(job, subject.space, say)
     stations = tuple(_station(job, name, subject, folder, references, say) for name in job.targets)
     with stations[0].baseline.unpacked() as path, served(stations[0].address, path) as session:
         score = AccuracyEvaluator(subject.metric, subject.splits.search.validation).score(session)
@@ -137,6 +138,15 @@ def prepare(
         origin=origin(job.folder, subject.fingerprints),
         device=job.budget.wanted,
     )
+
+
+def _warn_of_emulation(job: Job, space: spaces.Space, say: Callable[[str], None]) -> None:
+    precision = str(space.constants.get("recovery.precision", "32"))
+    if job.budget.trial_gpus == 0 and not on_cluster() and machine.emulates(precision):
+        say(
+            f"space.recovery.precision is {precision}, for which this processor has no fast instructions: training may take "
+            "ten times as long as with 32, or longer"
+        )
 
 
 def _identity(job: Job, subject: Subject) -> str:

@@ -65,3 +65,21 @@ def test_the_governor_is_that_of_the_core_that_measures(system: Path) -> None:
 def test_what_the_system_does_not_tell_is_left_out(system: Path) -> None:
     assert set(machine.describe()) <= {"host", "cpu", "cpu_cores", "system"}
     assert {"host", "cpu"} <= set(machine.describe())
+
+
+@pytest.mark.parametrize(
+    ("flags", "emulated"),
+    [
+        ("flags: fpu avx2 avx512f", {"bf16", "fp16"}),
+        ("flags: fpu avx2 avx512f avx512_bf16 avx512_fp16", {"fp16"}),
+        ("flags: fpu avx2 amx_bf16", {"fp16"}),
+        ("Features: fp asimd", {"bf16", "fp16"}),
+        ("Features: fp asimd asimdhp bf16", set()),
+        ("nothing is told", set()),
+    ],
+)
+def test_a_processor_emulates_the_halves_for_which_it_has_no_instructions(
+    system: Path, flags: str, emulated: set[str]
+) -> None:
+    (system / "cpuinfo").write_text(flags)
+    assert {precision for precision in ("32", "bf16", "fp16") if machine.emulates(precision)} == emulated

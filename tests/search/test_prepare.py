@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from paretrim.errors import DataError, UsageError
+from paretrim.evaluators import machine
 from paretrim.evaluators.splits import Splits
 from paretrim.search import prepare, usercode
 from paretrim.search.job import Job
+from paretrim.search.store import JobFolder
 
 from .conftest import SUBJECTS, tiny_job
 
@@ -37,3 +39,15 @@ def test_more_folds_than_validation_samples_are_refused(monkeypatch: pytest.Monk
     with pytest.raises(DataError, match="the validation split has 3 samples, which do not make 4 folds"):
         prepare.load(tiny_job(cross_validation=4))
     assert prepare.load(tiny_job(cross_validation=3)).splits is few
+
+
+@pytest.mark.parametrize(("precision", "gpus", "told"), [("bf16", 0, True), ("bf16", 0.5, False), ("32", 0, False)])
+def test_a_precision_that_the_processor_emulates_is_warned_of(
+    precision: str, gpus: float, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "emulates", lambda precision: precision != "32")
+    space = {"recovery": {"epochs": 1, "precision": precision}}
+    job = tiny_job(space=space, budget={"trials": 3, "parallel": 1, "trial_gpus": gpus})
+    folder, said = JobFolder("tiny", tmp_path), list[str]()
+    prepare.prepare(job, prepare.load(job), folder, {}, said.append)
+    assert [f"precision is {precision}" in words for words in said if "instructions" in words] == [True] * told
