@@ -109,6 +109,7 @@ def space(
     job: Annotated[
         Path | None, typer.Argument(metavar="[JOB.yaml]", help="Job file; by default the bundled example.")
     ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Name all layers of a row, however many there are.")] = False,
 ) -> None:
     """Show what a job would search: its knobs, how many recipes they make, what is left out and why."""
     from paretrim.search import overview_words, prepare
@@ -116,7 +117,8 @@ def space(
     from paretrim.search.overview import overview
 
     console = wide_console()
-    for part in overview_words.lines(overview(prepare.load(load(job or EXAMPLE)).space)):
+    most = None if every else overview_words.FEW
+    for part in overview_words.lines(overview(prepare.load(load(job or EXAMPLE)).space), most):
         console.print(part)
 
 

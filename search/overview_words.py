@@ -11,15 +11,20 @@ from rich.text import Text
 
 from paretrim.search.overview import Overview
 
-_MOST_PLACES = 6
+FEW = 6
 
 
-def lines(found: Overview) -> Iterator[RenderableType]:
-    """Yield a space's tables and sentences."""
+def lines(found: Overview, most: int | None = FEW) -> Iterator[RenderableType]:
+    """Yield a space's tables and sentences.
+
+    Args:
+        found: The space.
+        most: Layers that are named in a row; None for all of them.
+    """
     yield Text(_count(found), style="bold")
     yield _table(
         ("knob", "values", "exists when", "for"),
-        ((k.name, k.values, k.when, _places(k.places)) for k in found.searched),
+        ((k.name, k.values, k.when, _places(k.places, most)) for k in found.searched),
     )
     if found.groups:
         yield Text("Layers whose channels are cut together", style="bold")
@@ -31,15 +36,15 @@ def lines(found: Overview) -> Iterator[RenderableType]:
         yield Text("Constant in each recipe: " + ", ".join(f"{name} {value}" for name, value in found.constant))
     if found.left_out:
         yield Text("Left out", style="bold")
-        yield _table(("technique", "for", "why"), _by_reason(found.left_out))
+        yield _table(("technique", "for", "why"), _by_reason(found.left_out, most))
 
 
-def _by_reason(left_out: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, str, str]]:
+def _by_reason(left_out: Iterable[tuple[str, str, str]], most: int | None) -> Iterator[tuple[str, str, str]]:
     """Yield what is left out, layers with the same reason together."""
     found: dict[tuple[str, str], list[str]] = {}
     for technique, where, why in left_out:
         found.setdefault((technique, why), []).append(where)
-    return ((technique, _places(tuple(where)), why) for (technique, why), where in found.items())
+    return ((technique, _places(tuple(where), most), why) for (technique, why), where in found.items())
 
 
 def _count(found: Overview) -> str:
@@ -50,11 +55,9 @@ def _count(found: Overview) -> str:
     return f"{knobs} knobs, {recipes} recipes{ranges}"
 
 
-def _places(places: tuple[str, ...]) -> str:
-    if not places:
-        return ""
-    shown = ", ".join(places[:_MOST_PLACES])
-    return shown if len(places) <= _MOST_PLACES else f"{shown} and {len(places) - _MOST_PLACES} more"
+def _places(places: tuple[str, ...], most: int | None) -> str:
+    shown = ", ".join(places[:most])
+    return shown if most is None or len(places) <= most else f"{shown} and {len(places) - most} more"
 
 
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:

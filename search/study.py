@@ -15,13 +15,14 @@ from typing import Any, Protocol
 
 import optuna
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from paretrim.errors import UnknownJobError, UsageError
 from paretrim.search.adviser import Advice, Adviser, Ask
 from paretrim.search.database import Database, Ended, database_of
 from paretrim.search.knobs import distribution, from_sampled, sampled
 from paretrim.search.mirror import Ending
+from paretrim.search.open_trials import KIND, RECIPE, OpenTrials
 from paretrim.search.samplers import AUTO
 from paretrim.search.space import Space
 from paretrim.spaces.dimension import Value
@@ -38,8 +39,7 @@ STATE = "state"
 UNDER_WAY, FINISHED, INTERRUPTED = "running", "finished", "interrupted"
 # A recipe that was under way at this many deaths of the driver is taken to be their cause.
 _MOST_ATTEMPTS = 3
-_KIND, _RECIPE, _RECORD, _ATTEMPTS = "paretrim:kind", "paretrim:recipe", "paretrim:record", "paretrim:attempts"
-_ASK = "paretrim:ask"
+_RECORD, _ASK = "paretrim:record", "paretrim:ask"
 _PREFIX = "paretrim:"
 _DIRECTIONS = {True: StudyDirection.MAXIMIZE, False: StudyDirection.MINIMIZE}
 
@@ -125,8 +125,7 @@ class Study:
         self._lock, self._asking = threading.RLock(), threading.Lock()
         self._adviser = Adviser(directions, seed)
         self._guide: Guide | None = None
-        self._open: dict[int, _Open] = {}
-        self._queue: list[int] | None = None
+        self._open = OpenTrials(self._study)
         self._read()
 
     def _read(self) -> None:
@@ -158,7 +157,7 @@ class Study:
     def begin(self, anchors: dict[str, Recipe]) -> None:
         """Queue the anchors of a new study, in order: the baseline comes first."""
         for kind, recipe in anchors.items():
-            self._queue_up({_KIND: kind, _RECIPE: recipe.to_json()})
+            self._queue_up({KIND: kind, RECIPE: recipe.to_json()})
 
     def append(self, kind: str, recipes: Sequence[Recipe]) -> int:
         """Queue recipes as they are, with their seeds, before all else, as trials of a kind of their own.
@@ -173,32 +172,32 @@ class Study:
             had = self._of_kind(kind)
             fresh = [text for text in (recipe.to_json() for recipe in recipes) if text not in had]
             for text in fresh:
-                self._queue_up({_KIND: kind, _RECIPE: text})
+                self._queue_up({KIND: kind, RECIPE: text})
             self.put_first(kind)
             return len(fresh)
 
     def put_first(self, kind: str) -> None:
         """Hand out those trials of a kind that wait before all others."""
         with self._lock:
-            self._adopt().sort(key=lambda number: self._open[number].attributes.get(_KIND) != kind)
+            self._adopt()
+            self._open.put_first(kind)
 
     def left(self, kind: str) -> int:
         """Return how many trials of a kind did not end yet."""
         with self._lock:
             self._adopt()
-            return sum(trial.attributes.get(_KIND) == kind for trial in self._open.values())
+            return self._open.kinds().count(kind)
 
     def _of_kind(self, kind: str) -> set[str]:
         """Return the recipes of all trials of a kind."""
         ended = {Recipe.of(r.recipe, r.seed).to_json() for r in self._done.values() if r.kind == kind}
-        return ended | {t.attributes[_RECIPE] for t in self._open.values() if t.attributes.get(_KIND) == kind}
+        return ended | self._open.recipes(kind)
 
     def count(self, kind: str) -> int:
         """Return how many trials of a kind there are, those that did not end yet included."""
         with self._lock:
             self._adopt()
-            kinds = [record.kind for record in self._done.values()]
-            return [*kinds, *(trial.attributes.get(_KIND) for trial in self._open.values())].count(kind)
+            return [*(record.kind for record in self._done.values()), *self._open.kinds()].count(kind)
 
     def enqueue(self, space: Space, recipes: Sequence[Mapping[str, Value]]) -> int:
         """Queue recipes to be made before the sampler is asked again, without those that are in the study already.
@@ -217,7 +216,7 @@ class Study:
                 recipe = space.recipe(dict(values), self._seed_of(self._trials))
                 if not self._adviser.knows(recipe):
                     self._adviser.count(recipe)
-                    self._queue_up({_RECIPE: recipe.to_json()}, *_stored(space, recipe))
+                    self._queue_up({RECIPE: recipe.to_json()}, *_stored(space, recipe))
                     queued += 1
         return queued
 
@@ -230,8 +229,7 @@ class Study:
     def known(self) -> int:
         """How many trials ended, were handed out, or wait ready to be."""
         with self._lock:
-            waiting = set(self._queue or ())
-            return len(self._done) + sum(number not in waiting for number in self._open)
+            return len(self._done) + self._open.count_under_way
 
     def records(self) -> list[TrialRecord]:
         """Return the records of all trials that ended, by number."""
@@ -253,11 +251,12 @@ class Study:
         """
         with self._asking:
             with self._lock:
-                queue = self._adopt()
-                self._adviser.look_at(space, self._done.values(), self._ending, self._recipes_under_way())
-                if queue:
-                    return self._taken(space, queue.pop(0))
-                known, under_way = self.records(), [*self._recipes_under_way().values()]
+                self._adopt()
+                self._adviser.look_at(space, self._done.values(), self._ending, self._open.under_way())
+                waiting = self._open.take()
+                if waiting is not None:
+                    return self._taken(space, waiting)
+                known, under_way = self.records(), [*self._open.under_way().values()]
             proposed = self._guide.propose(known, under_way, self._adviser.knows) if self._guide is not None else None
             advice = self._adviser.advise(space) if proposed is None else None
             with self._lock:
@@ -266,17 +265,12 @@ class Study:
     def hand_out(self, number: int) -> None:
         """Count an attempt at a trial, before it begins."""
         with self._lock:
-            trial = self._open[number]
-            if trial.waiting:
-                self._storage.set_trial_state_values(trial.identifier, TrialState.RUNNING)
-                trial.waiting = False
-            self._attempted(trial, 1)
+            self._open.attempted(number, 1)
 
     def put_back(self, number: int, *, last: bool = False) -> None:
         """Give a trial back: it is the next one, or the last of those that wait."""
         with self._lock:
-            waiting = self._adopt()
-            waiting.insert(len(waiting) if last else 0, number)
+            self._open.put_back(number, last=last)
 
     def use_sampler(self, trials: int, name: str = AUTO, parallel: int = 1) -> None:
         """Choose the sampler; it is seeded so that a resumed search does not repeat its random start.
@@ -315,83 +309,55 @@ class Study:
     def tell(self, record: TrialRecord) -> None:
         """Write how a trial ended. Telling a trial twice keeps the first."""
         with self._lock:
-            trial = self._open.get(record.number)
-            if trial is None or record.number in self._done:
-                return
-            self._finish(trial.identifier, record)
+            identifier = self._open.identifier(record.number)
+            if identifier is not None and record.number not in self._done:
+                self._finish(identifier, record)
 
     def release(self, number: int, *, last: bool = False) -> None:
         """Give a trial back that was stopped in order: it is handed out again, at once or after all others that wait."""
         with self._lock:
-            self._attempted(self._open[number], -1)
-            self.put_back(number, last=last)
+            self._open.attempted(number, -1)
+            self._open.put_back(number, last=last)
 
     def cause_of_too_many_attempts(self, number: int) -> str:
         """Return why a trial is not tried again, or nothing when it may be."""
-        attempts = self._open[number].attempts
+        attempts = self._open.attempts(number)
         if attempts <= _MOST_ATTEMPTS:
             return ""
         return f"the search died {attempts - 1} times while this trial was under way; it is not tried again"
-
-    @property
-    def _storage(self) -> optuna.storages.BaseStorage:
-        # Trials are written through the storage, all of one in one transaction; Optuna's own way takes one for each
-        # knob, and reads all trials for each.
-        return self._study._storage
-
-    def _attempted(self, trial: _Open, change: int) -> None:
-        trial.attempts += change
-        self._storage.set_trial_user_attr(trial.identifier, _ATTEMPTS, trial.attempts)
 
     def _seed_of(self, number: int) -> int:
         return self._seed * 1_000_003 + number
 
     def _queue_up(self, attributes: dict[str, Any], params: dict[str, Any] | None = None, kinds: Any = None) -> None:
         with self._lock:
-            template = create_trial(
-                state=TrialState.WAITING, user_attrs=attributes, params=params or {}, distributions=kinds or {}
-            )
-            self._new(template, queued=True)
+            self._count(self._open.queue_up(attributes, params, kinds))
 
-    def _new(self, template: FrozenTrial, *, queued: bool) -> tuple[int, _Open]:
-        identifier = self._storage.create_new_trial(self._study._study_id, template)
-        number = self._storage.get_trial_number_from_id(identifier)
+    def _count(self, number: int) -> None:
         self._trials = max(self._trials, number + 1)
-        trial = _Open(identifier, template.user_attrs, waiting=template.state == TrialState.WAITING)
-        if not queued or self._queue is not None:
-            self._open[number] = trial
-        if queued and self._queue is not None:
-            self._queue.append(number)
-        return number, trial
 
     def _created(self, space: Space, proposed: dict[str, Value], advice: Advice | None) -> Asked:
         number = self._trials
         recipe = space.recipe(proposed if advice is None else advice.values, self._seed_of(number))
-        attributes: dict[str, Any] = {_RECIPE: recipe.to_json()}
+        attributes: dict[str, Any] = {RECIPE: recipe.to_json()}
         if advice is not None and advice.ask is not None:
             attributes[_ASK] = advice.ask.to_plain()
-        params, kinds = _stored(space, recipe)
-        template = create_trial(
-            state=TrialState.RUNNING, user_attrs=attributes, params=params, distributions=kinds, values=None
-        )
-        number, _ = self._new(template, queued=False)
+        number = self._open.begin(attributes, *_stored(space, recipe))
+        self._count(number)
         self._adviser.began(number, recipe, advice)
         return Asked(number, "search", recipe)
 
     def _taken(self, space: Space, number: int) -> Asked:
-        trial = self._open[number]
-        written = trial.attributes.get(_RECIPE)
-        recipe = self._completed(space, number, trial) if written is None else Recipe.from_json(written)
+        recipe = self._open.recipe(number) or self._completed(space, number)
         self._adviser.began(number, recipe, None)
-        return Asked(number, trial.attributes.get(_KIND, "search"), recipe)
+        return Asked(number, self._open.kind(number, "search"), recipe)
 
-    def _completed(self, space: Space, number: int, trial: _Open) -> Recipe:
+    def _completed(self, space: Space, number: int) -> Recipe:
         """Return a recipe for a trial that another program asked for, or that was interrupted before it had one."""
-        params = self._storage.get_trial(trial.identifier).params
+        params = self._open.params(number)
         has = {d.name: from_sampled(d, params[d.name]) for d in space.searched if d.name in params}
         recipe = space.recipe({**self._adviser.advise(space).values, **has}, self._seed_of(number))
-        trial.attributes = {**trial.attributes, _RECIPE: recipe.to_json()}
-        self._storage.set_trial_user_attr(trial.identifier, _RECIPE, recipe.to_json())
+        self._open.complete(number, recipe)
         return recipe
 
     def _ending(self, record: TrialRecord) -> Ending | None:
@@ -406,11 +372,6 @@ class Study:
         missed = sum(misses(self._constraints, metrics, base).values())
         return Ending(values, tuple(c.excess(metrics, base) for c in limits), missed)
 
-    def _recipes_under_way(self) -> dict[int, Recipe]:
-        waiting = set(self._queue or ())
-        found = {number: trial.attributes.get(_RECIPE) for number, trial in self._open.items() if number not in waiting}
-        return {number: Recipe.from_json(text) for number, text in found.items() if text is not None}
-
     def _finish(self, identifier: int, record: TrialRecord) -> None:
         ending = self._ending(record)
         written = {_RECORD: record.to_json()}
@@ -422,34 +383,20 @@ class Study:
         database_of(self._study).finish(identifier, ended)
         self._done[record.number] = record
         self._ordered = None
-        self._open.pop(record.number, None)
+        self._open.drop(record.number)
         if record.complete and not self._base:
             self._base = baseline_metrics([record])
         self._adviser.ended(record, ending)
 
-    def _adopt(self) -> list[int]:
+    def _adopt(self) -> None:
         """Take over what an earlier run left open: set the state of what is written, and queue the rest."""
-        if self._queue is None:
-            self._queue = []
-            for state in (TrialState.RUNNING, TrialState.WAITING):
-                for frozen in self._study.get_trials(deepcopy=False, states=(state,)):
-                    if frozen.number in self._done:
-                        self._finish(frozen._trial_id, self._done[frozen.number])
-                    else:
-                        waiting = state == TrialState.WAITING
-                        self._open[frozen.number] = _Open(frozen._trial_id, frozen.user_attrs, waiting=waiting)
-                        self._queue.append(frozen.number)
-        return self._queue
+        self._open.adopt(self._settled)
 
-
-class _Open:
-    """A trial that has not ended."""
-
-    def __init__(self, identifier: int, attributes: Mapping[str, Any], *, waiting: bool) -> None:
-        self.identifier = identifier
-        self.attributes = attributes
-        self.attempts = int(attributes.get(_ATTEMPTS, 0))
-        self.waiting = waiting
+    def _settled(self, trial: FrozenTrial) -> bool:
+        written = self._done.get(trial.number)
+        if written is not None:
+            self._finish(trial._trial_id, written)
+        return written is not None
 
 
 def _stored(space: Space, recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -40,9 +40,9 @@ def knobs(found: Overview) -> dict[str, Knobs]:
     return {each.name: each for each in found.searched}
 
 
-def shown(found: Overview, width: int = 140) -> str:
-    console = Console(width=width, file=io.StringIO())
-    for part in overview_words.lines(found):
+def shown(found: Overview, most: int | None = overview_words.FEW) -> str:
+    console = Console(width=140, file=io.StringIO())
+    for part in overview_words.lines(found, most):
         console.print(part)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -134,6 +134,8 @@ def test_of_many_layers_a_few_are_named() -> None:
     found = Overview((Knobs("a.*", "1, 2", "", tuple(f"layer{i}" for i in range(9))),), (), (), (), 1.0, 0)
     assert "layer5 and 3 more" in shown(found)
     assert "layer6" not in shown(found)
+    assert "layer7, layer8" in shown(found, None)
+    assert "more" not in shown(found, None)
 
 
 def test_layers_that_are_left_out_for_one_reason_share_a_row() -> None:
