@@ -156,8 +156,8 @@ class _Drive:
                 last_phase=lambda: _last_phase(job, study, monitor),
             )
             stopper = _Stopper(searcher, self.purse, monitor)
-            then = f"go on with: paretrim resume {self.folder.name}"
-            with _interruptible(stopper), head.watched(then), searcher.writing():
+            then = f"paretrim resume {self.folder.name}"
+            with _interruptible(stopper), head.watched(then, lambda: stopper.interrupted), searcher.writing():
                 self._tune(searcher, stopper, head, allowed)
             died = "" if searcher.closing else head.dead()
             if died:
@@ -326,13 +326,16 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def _interruptible(stopper: _Stopper) -> Iterator[None]:
-    """Let the first Ctrl-C end the run in order, and a second one at once."""
+    """Let the first Ctrl-C end the run in order, and a second one at once.
+
+    So does SIGTERM, and no second one ends it at once: whoever ends a whole group of processes often sends two in a row.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def on_interrupt(signum: int, frame: Any) -> None:  # noqa: ARG001 - the signal module's protocol
-        if stopper.interrupted:
+    def on_interrupt(signum: int, frame: Any) -> None:  # noqa: ARG001 - as the signal module asks
+        if stopper.interrupted and signum == signal.SIGINT:
             raise KeyboardInterrupt
         stopper.interrupt()
 

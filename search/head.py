@@ -7,10 +7,10 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 
@@ -21,7 +21,9 @@ from paretrim.search.job import Job
 ADDRESS = "RAY_ADDRESS"
 """The environment variable of Ray's that names a cluster; in a job that Ray runs, it is set."""
 # Tune notices by itself, and comes back, unless it waits for an answer of the one that died.
-_LOOK_S, _PATIENCE_S = 1.0, 40.0
+# When all processes were told to end, it never comes back, and Ray ends this one too, soon and without a word.
+_LOOK_S, _PATIENCE_S = 0.05, 40.0
+_INTERRUPTED = 130
 
 
 def on_cluster() -> bool:
@@ -51,25 +53,26 @@ class Head:
         return bool(self.dead())
 
     @contextlib.contextmanager
-    def watched(self, then: str) -> Iterator[None]:
+    def watched(self, then: str, stopping: Callable[[], bool]) -> Iterator[None]:
         """End this process in order when it waits for one of Ray's that died, which can be for ever.
 
         Args:
-            then: What the user does after that.
+            then: The command that goes on after that.
+            stopping: Whether the run is to end anyway.
         """
         over = threading.Event()
 
         def watch() -> None:
             while not over.wait(_LOOK_S):
                 name = self.dead()
+                if name and stopping():
+                    _leave(f"\nstopped; what is done is kept. Go on with: {then}", _INTERRUPTED)
                 if name and not over.wait(_PATIENCE_S):
-                    sys.stdout.flush()
-                    sys.stderr.write(
-                        f"Error: Ray's {name} died, and what waits for it cannot go on; nothing that ended is lost: {then}\n"
+                    _leave(
+                        f"Error: Ray's {name} died, and what waits for it cannot go on; nothing that ended is lost: go on "
+                        f"with: {then}",
+                        1,
                     )
-                    sys.stderr.flush()
-                    # Ray itself would abort the process after a minute, without a word of what to do.
-                    os._exit(1)
 
         thread = threading.Thread(target=watch, name="paretrim-head", daemon=True)
         thread.start()
@@ -77,6 +80,14 @@ class Head:
             yield
         finally:
             over.set()
+
+
+def _leave(words: str, code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.write(f"{words}\n")
+    sys.stderr.flush()
+    # Ray itself would abort the process after a minute, without a word of what to do.
+    os._exit(code)
 
 
 @contextlib.contextmanager

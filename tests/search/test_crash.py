@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,3 +56,23 @@ def test_a_search_survives_all_of_it(job: Path) -> None:
     chaos = strike(job, CTRL_C, DRIVER, MEASURING, GCS, DRIVER, DISK, ACTOR, RAYLET, CTRL_C, DRIVER)
     (disk,) = (blow.effect for blow in chaos.blows if blow.kind == DISK)
     assert "cannot be written" in disk
+
+
+@pytest.mark.slow
+def test_a_search_whose_whole_group_is_ended_ends_in_order(job: Path, tmp_path: Path) -> None:
+    # As batch systems and `timeout` do: SIGTERM to every process, to some of them twice.
+    command = [sys.executable, "-m", "paretrim", "search", str(job), "--store", str(tmp_path / "store")]
+    process = subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    assert process.stdout is not None
+    until_told = itertools.takewhile(lambda line: not line.startswith("trial 2 "), process.stdout)
+    said = "".join(until_told)
+    os.killpg(process.pid, signal.SIGTERM)
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGTERM)
+    said += process.communicate(timeout=PATIENCE_S)[0]
+    assert process.returncode == 130, said
+    assert "stopped; what is done is kept. Go on with: paretrim resume" in said
+    assert "Error" not in said
+    assert "Ray" not in said
