@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, cycle, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from paretrim.search.parents import phases
 from paretrim.search.prior import Prior
 from paretrim.search.space import Space
 from paretrim.search.surrogate import Guess, Surrogate
-from paretrim.spaces.dimension import Value
+from paretrim.spaces.dimension import Range, Value
 from paretrim.spaces.recipe import Recipe
 from paretrim.tracking.constraints import misses
 from paretrim.tracking.front import baseline_metrics, feasible, normalized, trial_front, volume
@@ -37,8 +38,9 @@ _ELITE, _SIBLINGS = 20, 60
 _SIBLING_COST = 0.6
 _DEAR = 1.0
 _LEAST_GAIN = 1e-7
-# So many trials have to end before the guide turns knobs of whose effect the profile knows nothing.
-_FEW = 6
+# So many trials have to end before the guide turns knobs of whose effect the profile knows nothing. Until then every second
+# recipe has those that only train and do nothing at one end, such as the teacher's share in the loss, in the middle.
+_FEW, _MIDDLE = 6, 0.5
 # The first recipes go these shares of the way to the strongest one.
 _LADDER = (1.0, 0.5)
 # To miss a soft constraint is as bad as this share of breaking a hard one; missed by a tenth of its bound, a point must
@@ -175,16 +177,25 @@ class Guide:
         base = baseline_metrics(records)
         generator = np.random.default_rng([self._habits.seed, len(records), len(under_way)])
         rows, _ = evolve(self._start(records, generator), lambda some: self._aims(some, base), generator)
-        fresh: dict[tuple[tuple[str, Value], ...], Values] = {}
-        for row in self._usual(rows, records):
+        begun = sum(r.kind == SEARCHED for r in records) + len(under_way)
+        settings = self._settings(records)
+        bold = self._bold(records, known, _turned(settings, begun))[:count]
+        pools = [self._fresh(_set(rows, each), known) for each in _turned(settings, begun + len(bold))]
+        return bold + self._greedy(pools, records, under_way, count - len(bold))
+
+    def _fresh(self, rows: Floats, known: Callable[[Recipe], bool]) -> list[Values]:
+        """Return the different recipes of some rows that were not tried."""
+        found: dict[tuple[tuple[str, Value], ...], Values] = {}
+        for row in rows:
             values = self._encoding.decode(row)
             recipe = self._space.recipe(values, 0)
             if not known(recipe):
-                fresh[recipe.items] = values
-        bold = self._bold(records, known)[:count]
-        return bold + self._greedy([*fresh.values()], records, under_way, count - len(bold))
+                found[recipe.items] = values
+        return [*found.values()]
 
-    def _bold(self, records: Sequence[TrialRecord], known: Callable[[Recipe], bool]) -> list[Values]:
+    def _bold(
+        self, records: Sequence[TrialRecord], known: Callable[[Recipe], bool], turns: Sequence[Floats]
+    ) -> list[Values]:
         """Return the recipes that tell how far recovery reaches, before anything else is known of that.
 
         The harshest trains fastest. Where the model recovers from it, it is worth more than any number of careful ones; where
@@ -194,16 +205,27 @@ class Guide:
         if self._profile is None or done >= self._habits.first:
             return []
         steps = ladder(self._space, self._encoding, self._profile, _LADDER)
-        return [values for values in steps if not known(self._space.recipe(values, 0))]
+        rows = [_set(self._encoding.encode(values), turn) for values, turn in zip(steps, cycle(turns), strict=False)]
+        return self._fresh(stack(rows), known)
 
-    def _usual(self, rows: Floats, records: Sequence[TrialRecord]) -> Floats:
-        """Return recipes with the usual values of the knobs of which nothing is known before the first trial has ended."""
+    def _settings(self, records: Sequence[TrialRecord]) -> list[Floats]:
+        """Return the values that knobs have by turns while nothing is known of them, NaN for all others; each ``(D,)``.
+
+        One that always stands still tells nothing, and a teacher is worth much to some models and harms others.
+        """
+        dimensions = self._encoding.dimensions
+        usual = np.full(len(dimensions), np.nan)
         if sum(r.kind == SEARCHED and r.complete for r in self._all(records)) >= _FEW:
-            return rows
-        unknown = [i for i in range(len(self._encoding.dimensions)) if i not in self._prior.places]
-        usual = rows.copy()
-        usual[:, unknown] = self._encoding.encode({})[unknown]
-        return usual
+            return [usual]
+        for place, value in enumerate(self._encoding.encode({})):
+            if place not in self._prior.places:
+                usual[place] = value
+        middle = usual.copy()
+        for place, each in enumerate(dimensions):
+            trains = self._prior.known and not self._prior.measures(each.name.partition(".")[0])
+            if trains and isinstance(each, Range) and usual[place] in (0.0, 1.0):
+                middle[place] = _MIDDLE
+        return [usual] if np.array_equal(usual, middle, equal_nan=True) else [middle, usual]
 
     def _start(self, records: Sequence[TrialRecord], generator: np.random.Generator) -> Floats:
         """Return the recipes of the front, and others that would branch off from the parents of these."""
@@ -247,9 +269,10 @@ class Guide:
         return found
 
     def _greedy(
-        self, recipes: list[Values], records: Sequence[TrialRecord], under_way: Sequence[Recipe], count: int
+        self, pools: Sequence[list[Values]], records: Sequence[TrialRecord], under_way: Sequence[Recipe], count: int
     ) -> list[Values]:
-        """Choose those that are predicted to add most to the hypervolume, each on top of those before it."""
+        """Choose from each pool by turns what is predicted to add most to the hypervolume, on top of those before it."""
+        recipes = [values for pool in pools for values in pool]
         if not recipes:
             return []
         base = baseline_metrics(records)
@@ -262,16 +285,17 @@ class Guide:
         missed = [sum(misses(self._terms.constraints, each, base).values()) for each in foreseen]
         costs = [cost * (1.0 + _DEARER * m) for cost, m in zip(self._costs(recipes, records), missed, strict=True)]
         chosen: list[Values] = []
-        left = list(range(len(recipes)))
-        for _ in range(count):
+        ends = [*accumulate((len(pool) for pool in pools), initial=0)]
+        left = [list(range(*each)) for each in pairwise(ends)]
+        for turn in range(count):
             whole = _volume(taken)
-            gains = {i: (_volume([*taken, points[i]]) - whole) / costs[i] for i in left}
+            gains = {i: (_volume([*taken, points[i]]) - whole) / costs[i] for i in left[turn % len(left)]}
             best = max(gains, key=lambda i: gains[i], default=-1)
             if best < 0 or gains[best] <= _LEAST_GAIN:
                 break
             chosen.append(recipes[best])
             taken.append(points[best])
-            left.remove(best)
+            left[turn % len(left)].remove(best)
         return chosen
 
     def _foreseen(self, recipes: Sequence[Mapping[str, Value]], base: Mapping[str, float]) -> list[Mapping[str, float]]:
@@ -308,6 +332,16 @@ class Guide:
     def _parent(self, recipe: Recipe) -> str:
         found = phases(recipe, self._space.techniques, 0)
         return found.parent.to_json() if found is not None else recipe.to_json()
+
+
+def _set(rows: Floats, setting: Floats) -> Floats:
+    """Return rows with the values of a setting where it has any."""
+    return np.where(np.isnan(setting), rows, setting)
+
+
+def _turned(settings: Sequence[Floats], turn: int) -> list[Floats]:
+    """Return settings in order, the one first whose turn it is."""
+    return [settings[(turn + i) % len(settings)] for i in range(len(settings))]
 
 
 def _volume(points: Collection[Floats]) -> float:

@@ -52,6 +52,10 @@ class Prior:
         """The knobs that it knows anything of, by their place."""
         return frozenset(self._curves)
 
+    def measures(self, technique: str) -> bool:
+        """Tell whether it knows anything of a technique's knobs."""
+        return technique in self._families
+
     def sums(self, rows: Floats) -> tuple[Floats, Floats]:
         """Return the sum of the losses, and the share of the bytes that would be left, each of shape ``(N,)``.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -11,7 +12,7 @@ from paretrim.search.extremes import ladder, largest, smallest
 from paretrim.search.guide import Guide, Habits
 from paretrim.search.judge import Terms
 from paretrim.search.space import Space
-from paretrim.spaces.dimension import Value
+from paretrim.spaces.dimension import Condition, Range, Value
 from paretrim.spaces.technique import Technique, TechniqueOptions
 
 from .helper_recipes import OBJECTIVES, SPACE, anchors, profile
@@ -75,3 +76,16 @@ def test_what_of_the_ladder_was_tried_is_not_tried_again() -> None:
     first = guide.propose(anchors(), [], lambda recipe: recipe.items == tried)
     assert first is not None
     assert values_of(first, RATIOS) == {0.375}
+
+
+def test_the_first_recipes_have_a_teacher_by_turns() -> None:
+    taught = Range("distillation.weight", 0.0, 1.0, 0.0)
+    warmth = Range("distillation.temperature", 1.0, 9.0, 1.0, log=True, when=(Condition("distillation.weight"),))
+    space = replace(BOTH, dimensions=(*BOTH.dimensions, taught, warmth))
+    guide = Guide(space, Terms("accuracy", OBJECTIVES, ()), profile(), Habits(4, 1, share=False))
+    proposed = [guide.propose(anchors(), [], lambda _: False) or {} for _ in range(4)]
+    assert [values["distillation.weight"] for values in proposed] == [0.5, 0.0, 0.5, 0.0]
+    assert [values.get("distillation.temperature") for values in proposed] == [pytest.approx(3.0), None] * 2
+    under_way = [space.recipe(proposed[0], 0)]
+    after = Guide(space, Terms("accuracy", OBJECTIVES, ()), profile(), Habits(4, 1, share=False))
+    assert (after.propose(anchors(), under_way, lambda _: False) or {})["distillation.weight"] == 0.0
