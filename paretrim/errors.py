@@ -28,6 +28,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+INTERRUPTED = 130
+"""The exit code of a run that was told to stop, by Ctrl-C or a signal."""
+
 
 class ParetrimError(Exception):
     """Base of all errors of paretrim."""

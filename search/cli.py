@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 import paretrim
-from paretrim.errors import ParetrimError, UsageError
+from paretrim.errors import INTERRUPTED, ParetrimError, UsageError
 from paretrim.search import cli_results as results
 from paretrim.search.options import AddressOption, JobArgument, RequirementsOption, StoreOption
 from paretrim.search.screen import show, wide_console
@@ -33,8 +33,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-_INTERRUPTED = 130
 
 
 def _version(show: bool) -> None:
@@ -228,7 +226,7 @@ def main() -> None:
             raise
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("interrupted", _INTERRUPTED)
+        _fail("interrupted", INTERRUPTED)
     except Exception as error:
         if debug:
             raise
@@ -268,7 +266,7 @@ def watch(run: Callable[[Any], Result]) -> None:
             highlight=False,
             soft_wrap=True,
         )
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
     if not result.require_report().front:
         raise typer.Exit(1)
 

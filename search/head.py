@@ -14,16 +14,14 @@ from typing import Any, NoReturn
 
 import ray
 
-from paretrim.errors import ClusterError, TrialError
+from paretrim.errors import INTERRUPTED, ClusterError, TrialError
 from paretrim.search.fleet import share_of
 from paretrim.search.job import Job
 
 ADDRESS = "RAY_ADDRESS"
 """The environment variable of Ray's that names a cluster; in a job that Ray runs, it is set."""
 # Tune notices by itself, and comes back, unless it waits for an answer of the one that died.
-# When all processes were told to end, it never comes back, and Ray ends this one too, soon and without a word.
 _LOOK_S, _PATIENCE_S = 0.05, 40.0
-_INTERRUPTED = 130
 
 
 def on_cluster() -> bool:
@@ -65,8 +63,9 @@ class Head:
         def watch() -> None:
             while not over.wait(_LOOK_S):
                 name = self.dead()
+                # All processes were told to end: Tune will not come back, and Ray ends this one soon, without a word.
                 if name and stopping():
-                    _leave(f"\nstopped; what is done is kept. Go on with: {then}", _INTERRUPTED)
+                    _leave(f"\nstopped; what is done is kept. Go on with: {then}", INTERRUPTED)
                 if name and not over.wait(_PATIENCE_S):
                     _leave(
                         f"Error: Ray's {name} died, and what waits for it cannot go on; nothing that ended is lost: go on "

@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import functools
-import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,51 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paretrim.errors import JobError
-from paretrim.evaluators import meters
-from paretrim.evaluators.target import TargetSettings
 from paretrim.search.job import Job, impossible
-from paretrim.search.metric import NamedMetric, OwnMetric
-from paretrim.search.result import objectives_of
-from paretrim.search.sections import Finals
 from paretrim.spaces.pruning import PruningOptions
 from paretrim.spaces.quantization import QuantizationOptions
 from paretrim.spaces.recovery import RecoveryOptions
 from paretrim.tracking.constraints import parse
 
+from .helper_job import a_job, again, mistakes
+
 TECHNIQUES = ["distillation", "pruning", "quantization", "recovery"]
-
-
-def a_job(**given: Any) -> Job:
-    return Job(**{"model": "mine:model", "data": "mine:data", **given})
-
-
-def again(job: Job) -> Job:
-    """Return the job after a way through JSON, as the study keeps it."""
-    return Job(**json.loads(json.dumps(job.model_dump(mode="json"))))
-
-
-def mistakes(**given: Any) -> dict[str, str]:
-    """Return the message of each mistake by its field."""
-    with pytest.raises(JobError) as caught:
-        a_job(**given)
-    return {".".join(map(str, problem.location)): problem.message for problem in caught.value.problems}
-
-
-def a_model() -> None:
-    """Stand for a user's function."""
-
-
-def a_metric(outputs: object, labels: object) -> float:
-    return 0.0
-
-
-class Factory:
-    @staticmethod
-    def model() -> None:
-        """Stand for a user's function in a class."""
-
-    def __call__(self) -> None:
-        """Stand for an object that can be called."""
 
 
 def test_a_job_needs_only_a_model_and_data() -> None:
@@ -213,89 +173,6 @@ def test_a_relative_constraint_is_judged_once_the_baseline_is_known(
     assert len(list(impossible([parse(text)], baseline))) == found
 
 
-def test_a_function_stands_for_its_import_path() -> None:
-    job = a_job(model=a_model, data=a_model, metric=a_metric)
-    assert job.model == f"{__name__}:a_model"
-    assert (job.metric, job.metric_name) == (OwnMetric(function=f"{__name__}:a_metric"), "a_metric")
-    assert job.objectives[0] == "a_metric"
-
-
-def test_a_function_of_a_class_stands_for_its_import_path() -> None:
-    assert a_job(model=Factory.model).model == f"{__name__}:Factory.model"
-
-
-def test_a_function_of_a_script_stands_for_the_scripts_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    script = ModuleType("__main__")
-    script.__file__ = str(tmp_path / "train.py")
-    monkeypatch.setitem(sys.modules, "__main__", script)
-    monkeypatch.setattr(a_model, "__module__", "__main__")
-    assert a_job(model=a_model).model == "train:a_model"
-
-
-def test_a_function_that_was_typed_in_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
-    monkeypatch.setattr(a_model, "__module__", "__main__")
-    assert "put it into a file" in mistakes(model=a_model)["model"]
-
-
-def test_a_lambda_is_refused() -> None:
-    assert "workers import functions by name, so move it to a module" in mistakes(model=lambda: None)["model"]
-
-
-def test_a_function_inside_a_function_is_refused() -> None:
-    def inner() -> None:
-        """Stand for a closure."""
-
-    assert "move it to a module" in mistakes(data=inner)["data"]
-
-
-@pytest.mark.parametrize("thing", [functools.partial(a_model), Factory()], ids=["partial", "object"])
-def test_a_thing_that_has_no_import_path_is_refused(thing: object) -> None:
-    assert set(mistakes(model=thing)) == {"model"}
-
-
-def test_a_metric_of_ones_own_can_be_an_objective_and_a_constraint() -> None:
-    job = a_job(metric="mine:psnr", objectives=["psnr", "size_bytes"], constraints=["psnr >= baseline - 1"])
-    assert job.bounds[0].metric == "psnr"
-
-
-@pytest.mark.parametrize(
-    ("given", "metric"),
-    [
-        ("spearman", NamedMetric(name="spearman")),
-        ({"name": "accuracy"}, NamedMetric(name="accuracy")),
-        ({"name": "fbeta_score", "beta": 2.0, "average": "macro"}, NamedMetric(name="fbeta_score", beta=2.0, average="macro")),  # type: ignore[call-arg]
-        ("mine:psnr", OwnMetric(function="mine:psnr")),
-        ({"function": "mine:Scores.loss", "direction": "minimize"}, OwnMetric(function="mine:Scores.loss", direction="minimize")),
-        ({"function": a_metric}, OwnMetric(function=f"{__name__}:a_metric")),
-    ],
-)  # fmt: skip
-def test_a_metric_is_a_name_a_function_or_a_mapping(given: object, metric: NamedMetric | OwnMetric) -> None:
-    job = a_job(metric=given)
-    assert job.metric == metric
-    assert job.objectives[0] == job.metric_name == metric.label
-    assert again(job) == job
-
-
-def test_a_metric_may_be_below_zero() -> None:
-    assert a_job(metric="mine:log_likelihood", constraints=["log_likelihood <= -1"]).bounds
-
-
-def test_all_that_is_wrong_with_a_metric_is_told_and_no_more() -> None:
-    metric = {"name": "f1", "averge": "macro", "thresold": 0.5}
-    assert set(mistakes(metric=metric, objectives=["f1", "latency"])) == {
-        "metric.averge",
-        "metric.thresold",
-        "objectives.1",
-    }
-    own = {"function": "mine:psnr", "direction": "up"}
-    assert set(mistakes(metric=own, objectives=["psnr", "latency"])) == {"metric.direction", "objectives.1"}
-
-
-def test_a_wrong_metric_hides_no_mistake_of_the_objectives() -> None:
-    assert set(mistakes(metric="acuracy", objectives=["accuracy", "latency"])) == {"metric", "objectives.1"}
-
-
 JOBS = [
     {},
     {"space": {"pruning": "off", "distillation": "off"}},
@@ -361,93 +238,6 @@ def test_the_identity_tells_what_would_make_trials_different(given: dict[str, An
     assert a_job(**given).identity() != a_job().identity()
 
 
-def test_the_target_is_handed_to_the_evaluators() -> None:
-    wanted = TargetSettings("onnxruntime", 2, 4, "signed", "basic")
-    given = {"threads": 2, "batch_size": 4, "activations": "signed", "optimization": "basic"}
-    assert a_job(target=given).target.settings == wanted
-
-
-SIGNED = {"name": "signed", "activations": "signed"}
-
-
-def test_further_targets_stand_beside_the_first_by_name() -> None:
-    job = a_job(also=[SIGNED, {"runtime": "openvino"}])
-    assert list(job.targets) == ["onnxruntime", "signed", "openvino"]
-    assert job.targets["signed"].settings == TargetSettings("onnxruntime", 1, 1, "signed")
-
-
-@pytest.mark.parametrize(
-    ("given", "name"),
-    [
-        ({"also": [{"activations": "signed"}]}, "onnxruntime"),
-        ({"also": [SIGNED, SIGNED]}, "signed"),
-        ({"target": {"name": "mine"}, "also": [{**SIGNED, "name": "mine"}]}, "mine"),
-        ({"target": {"name": "openvino"}, "also": [{"runtime": "openvino"}]}, "openvino"),
-    ],
-)
-def test_two_targets_of_one_name_are_refused(given: dict[str, Any], name: str) -> None:
-    assert mistakes(**given) == {"also": f"two targets are called {name}; give one of them another 'name'"}
-
-
-def test_a_wrong_first_target_hides_no_clash_of_the_others() -> None:
-    assert set(mistakes(target={"thread": 2}, also=[SIGNED, SIGNED])) == {"target.thread", "also"}
-
-
-@pytest.mark.parametrize(
-    ("metric", "name"),
-    [("accuracy", "accuracy_cv"), ("f1", "f1_cv"), (a_metric, "a_metric_cv")],
-    ids=["accuracy", "f1", "own"],
-)
-def test_a_cross_validated_score_is_a_metric_only_where_it_is_asked_for(metric: object, name: str) -> None:
-    asked = {"metric": metric, "objectives": [name, "latency_ms"], "constraints": [f"{name} >= baseline - 0.1"]}
-    job = a_job(**asked, cross_validation=5)
-    assert job.objectives == (name, "latency_ms")
-    refused = mistakes(**asked)
-    assert set(refused) == {"objectives.0", "constraints.0"}
-    assert all(message.startswith(f"unknown metric '{name}'") for message in refused.values())
-
-
-@pytest.mark.parametrize("count", [0, 1, 101, 2.5])
-def test_cross_validation_needs_two_folds_at_least(count: float) -> None:
-    assert f"given {count}" in mistakes(cross_validation=count)["cross_validation"]
-
-
-def test_a_cross_validated_score_is_maximized_when_the_metric_is() -> None:
-    job = a_job(cross_validation=5, objectives=["accuracy_cv", "latency_ms"])
-    assert [(o.name, o.maximize) for o in objectives_of(job, maximize=True)] == [
-        ("accuracy_cv", True),
-        ("latency_ms", False),
-    ]
-    assert not any(o.maximize for o in objectives_of(job, maximize=False))
-
-
-@pytest.mark.parametrize(
-    ("given", "field"),
-    [
-        ({"objectives": ["accuracy", "energy_millijoules"]}, "objectives.1"),
-        ({"constraints": ["energy_millijoules <= 5"]}, "constraints.0"),
-    ],
-)
-def test_energy_is_refused_with_the_reason_where_there_is_no_meter(
-    given: dict[str, Any], field: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(meters, "readable", list)
-    message = mistakes(**given)[field]
-    assert message == f"energy_millijoules cannot be measured on this machine: {meters.looked_for()}"
-    assert "energy_millijoules" not in mistakes(objectives=["energy"])["objectives.0"]
-
-
-def test_energy_is_a_metric_where_there_is_a_meter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meters, "readable", lambda: [meters.Meter("a meter", lambda: 0.0)])
-    assert a_job(objectives=["accuracy", "energy_millijoules"]).objectives[1] == "energy_millijoules"
-
-
-def test_timings_have_noise_and_sizes_have_none() -> None:
-    job = a_job()
-    assert job.noise("latency_ms") > 0
-    assert (job.noise("size_bytes"), job.noise("accuracy")) == (0.0, 0.0)
-
-
 def test_a_job_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         a_job().seed = 5
@@ -479,65 +269,6 @@ def test_any_settings_of_a_technique_are_either_settings_or_mistakes(name: str, 
         assert all(problem.location[:2] == ("space", name) for problem in error.problems)
     else:
         assert name in job.space
-
-
-@pytest.mark.parametrize(("word", "halving"), [("off", "off"), (False, "off"), (2, 2), (10, 10)])
-def test_halving_is_a_number_or_off(word: object, halving: object) -> None:
-    job = a_job(search={"halving": word})
-    assert job.search.halving == halving
-    assert again(job) == job
-
-
-def test_each_part_of_the_strategy_is_on_unless_it_is_switched_off() -> None:
-    strategy = a_job().search
-    assert (strategy.preview, strategy.warm_start, strategy.share) == (True, True, True)
-    assert strategy.finals.points > 0
-    assert isinstance(strategy.halving, int)
-    given = {"preview": False, "halving": "off", "warm_start": False, "share": False, "finals": {"points": 0}}
-    job = a_job(search=given)
-    assert {name: getattr(job.search, name) for name in given} == {**given, "finals": Finals(points=0)}
-    assert again(job) == job
-
-
-def test_every_mistake_in_a_strategy_is_told_at_once() -> None:
-    found = mistakes(
-        search={
-            "preview": "perhaps",
-            "halving": 1,
-            "warmstart": True,
-            "share": 7,
-            "finals": {"points": -1, "longer": 0.5, "seeds": 0, "epochs": 3},
-        },
-        budget={"training_seconds": 0, "patience": 0},
-    )
-    assert found.keys() == {
-        "search.preview",
-        "search.halving",
-        "search.warmstart",
-        "search.share",
-        "search.finals.points",
-        "search.finals.longer",
-        "search.finals.seeds",
-        "search.finals.epochs",
-        "budget.training_seconds",
-        "budget.patience",
-    }
-    assert found["search.halving"] == "input should be a whole number from 2 to 10, or off; given 1"
-    assert "did you mean 'warm_start'" in found["search.warmstart"]
-    assert "allowed: points, longer, seeds" in found["search.finals.epochs"]
-
-
-def test_a_search_that_is_not_a_mapping_is_one_mistake() -> None:
-    assert mistakes(search="fast").keys() == {"search"}
-
-
-def test_an_earlier_search_has_a_word_of_its_own() -> None:
-    job = a_job(**{"from": "digits-1"})
-    assert job.earlier == "digits-1"
-    assert again(job) == job
-    assert again(job).earlier == "digits-1"
-    assert a_job(earlier="digits-1") == job
-    assert job.with_budget({"trials": 3}).earlier == "digits-1"
 
 
 def test_budgets_can_be_changed_together() -> None:
