@@ -1,81 +1,20 @@
 from __future__ import annotations
 
-import json
-import os
-import re
-import signal
-import socket
-import sqlite3
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
-from urllib.error import URLError
-from urllib.request import urlopen
+from typing import ClassVar
 
 import pytest
-from mlflow.tracking import MlflowClient
 
-from paretrim.errors import ParetrimError
 from paretrim.evaluators.measurement import Measurement
-from paretrim.tracking.constraints import parse
-from paretrim.tracking.importance import Importance, Weight
-from paretrim.tracking.mlflow_tracker import MlflowTracker, chart_pages
-from paretrim.tracking.progress import progress, to_csv
+from paretrim.tracking.mlflow_tracker import MlflowTracker
 from paretrim.tracking.records import Elsewhere, Epoch, State, TrialRecord
-from paretrim.tracking.sensitivity import Effect, Profile
 from paretrim.tracking.settled import SEARCHED, Final, settled
-from paretrim.tracking.testing import OBJECTIVES, TrackerContract, sample_record, sample_summary
+from paretrim.tracking.testing import TrackerContract, sample_record, sample_summary
 from paretrim.tracking.tracker import MemoryTracker, TrackingError
-from paretrim.tracking.view import View
 
-SUMMARY_FILES = {"front.json", "front.csv", "front.html", "front_table.json", "report.html"}
-PATIENCE_S = 60.0
-
-
-class Search:
-    """A search in a database, as its tracker writes it and as MLflow shows it."""
-
-    def __init__(self, uri: str, name: str, artifacts: Path | None) -> None:
-        self.uri, self.name, self.artifacts = uri, name, artifacts
-        self.tracker = self.reopened()
-        self.client = MlflowClient(tracking_uri=uri)
-
-    def reopened(self) -> MlflowTracker:
-        return MlflowTracker(self.uri, self.name, self.artifacts)
-
-    def runs(self, key: str = "paretrim.trial") -> list[Any]:
-        found = self.client.search_runs([self.tracker.experiment_id], order_by=["attributes.start_time"])
-        return [run for run in found if key in run.data.tags]
-
-    def run(self, number: int) -> Any:
-        (found,) = [run for run in self.runs() if run.data.tags["paretrim.trial"] == str(number)]
-        return found
-
-    def summary(self) -> Any:
-        (found,) = self.runs("paretrim.summary")
-        return found
-
-    def files(self) -> set[str]:
-        return {file.path for file in self.client.list_artifacts(self.summary().info.run_id)}
-
-    def text(self, file: str, folder: Path) -> str:
-        return Path(self.client.download_artifacts(self.summary().info.run_id, file, str(folder))).read_text()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where the tests' one database lies: to make one takes seconds."""
-    return tmp_path_factory.mktemp("mlflow")
-
-
-@pytest.fixture
-def search(folder: Path, request: pytest.FixtureRequest) -> Search:
-    return Search(f"sqlite:///{folder / 'mlflow.db'}", request.node.name, folder / "mlartifacts")
+from .helper_mlflow import SUMMARY_FILES, Search
 
 
 class TestMemoryTrackerKeepsTheContract(TrackerContract):
@@ -274,71 +213,6 @@ def test_a_refused_trial_is_an_error_that_names_it_and_it_does_not_count_as_logg
     assert search.tracker.logged() == set()
 
 
-def test_the_front_and_the_feasible_trials_are_tagged_by_the_summary(search: Search) -> None:
-    records = [sample_record(0), sample_record(3, latency_ms=0.1), sample_record(4, accuracy=0.2, latency_ms=0.05)]
-    for record in records:
-        search.tracker.log_trial(record)
-    assert {run.data.tags["pareto"] for run in search.runs()} == {"false"}
-    search.tracker.log_summary(sample_summary(records, constraints=[parse("accuracy >= 0.5")]))
-    marks = {n: (search.run(n).data.tags["pareto"], search.run(n).data.tags["feasible"]) for n in (0, 3, 4)}
-    assert marks == {0: ("false", "true"), 3: ("true", "true"), 4: ("false", "false")}
-
-
-def test_a_later_summary_takes_marks_away_again(search: Search) -> None:
-    records = [sample_record(0), sample_record(3, latency_ms=0.1), sample_record(4, latency_ms=0.01)]
-    for record in records:
-        search.tracker.log_trial(record)
-    search.tracker.log_summary(sample_summary(records[:2]))
-    before = search.run(3).data.tags["pareto"]
-    search.tracker.log_summary(sample_summary(records))
-    assert (before, search.run(3).data.tags["pareto"], search.run(4).data.tags["pareto"]) == ("true", "false", "true")
-
-
-def test_the_summary_has_the_front_as_files_and_as_a_table(search: Search, tmp_path: Path) -> None:
-    summary = sample_summary([sample_record(0), sample_record(3, latency_ms=0.1)])
-    search.tracker.log_summary(summary)
-    assert search.files() == SUMMARY_FILES
-    assert search.text("front.json", tmp_path) == summary.report.to_json()
-    assert search.text("front.csv", tmp_path) == summary.report.to_csv()
-    assert search.text("front.html", tmp_path).startswith("<!doctype html>")
-    table = json.loads(search.text("front_table.json", tmp_path))
-    assert dict(zip(table["columns"], table["data"][0], strict=True))["latency_ms"] == 0.1
-
-
-def test_the_summary_has_the_hypervolume_and_the_importance_where_they_were_reckoned(
-    search: Search, tmp_path: Path
-) -> None:
-    records = [sample_record(0), sample_record(3, latency_ms=0.1)]
-    steps = progress(records, OBJECTIVES, [])
-    knobs = Importance(("accuracy",), {"pruning.ratio.stem": (Weight(1.0, clear=True),)}, 60)
-    search.tracker.log_summary(replace(sample_summary(records), progress=steps, importance=knobs))
-    assert search.files() == SUMMARY_FILES | {"hypervolume.csv", "importance.csv", "importance.json"}
-    assert search.text("hypervolume.csv", tmp_path) == to_csv(steps)
-    assert search.text("importance.csv", tmp_path) == knobs.to_csv()
-    assert search.text("importance.json", tmp_path) == knobs.to_json()
-
-
-def test_the_summary_has_the_models_sensitivity_where_it_was_taken(search: Search, tmp_path: Path) -> None:
-    found = Profile("accuracy", 64, 0.2, 0.9, 0.1, 1000.0, (Effect("pruning.ratio.stem", 0.5, 0.3, -0.1, 500.0),))
-    search.tracker.log_summary(replace(sample_summary([sample_record(0)]), sensitivity=found))
-    assert search.files() == SUMMARY_FILES | {"sensitivity.html", "sensitivity.json"}
-    assert Profile.from_json(search.text("sensitivity.json", tmp_path)) == found
-    assert "pruning.ratio" in search.text("sensitivity.html", tmp_path)
-
-
-def test_the_summary_has_figures_notes_and_an_end(search: Search) -> None:
-    search.tracker.log_summary(sample_summary([sample_record(0)], job="digits-7"))
-    run = search.summary()
-    assert run.data.metrics == {"hypervolume": 0.25, "trials": 1.0}
-    assert (run.data.tags["paretrim.job"], run.data.tags["paretrim.state"]) == ("digits-7", "finished")
-    assert run.info.status == "FINISHED"
-
-
-def test_a_search_with_an_empty_front_has_a_summary_too(search: Search) -> None:
-    search.tracker.log_summary(sample_summary([sample_record(0)], constraints=[parse("accuracy >= 0.99")]))
-    assert search.files() == SUMMARY_FILES
-
-
 def test_files_lie_in_the_folder_that_was_given(search: Search) -> None:
     search.tracker.log_summary(sample_summary([sample_record(0)]))
     assert search.artifacts is not None
@@ -354,116 +228,3 @@ def test_two_searches_in_one_database_do_not_mix(search: Search) -> None:
 
 def test_an_experiment_is_found_again_by_the_name_of_the_search(search: Search) -> None:
     assert search.reopened().experiment_id == search.tracker.experiment_id
-
-
-def test_a_search_with_a_view_has_a_page_of_charts(search: Search) -> None:
-    view = View("accuracy", ["latency_ms", "size_bytes"], [f"quantization.bits.{i}" for i in range(40)])
-    charted = MlflowTracker(search.uri, f"{search.name}-charted", search.artifacts, view)
-    pages = chart_pages(search.uri)
-    assert pages[f"{search.name}-charted"].startswith(f"/#/experiments/{charted.experiment_id}/runs?")
-    assert search.name not in pages
-
-
-def test_the_charts_of_a_view_show_the_metric_against_each_cost(search: Search) -> None:
-    view = View("accuracy", ["latency_ms", "size_bytes"], ["pruning.ratio.stem"])
-    tracker = MlflowTracker(search.uri, search.name, search.artifacts, view)
-    tags = search.client.get_experiment(tracker.experiment_id).tags
-    (state,) = [json.loads(text) for name, text in tags.items() if name.startswith("mlflow.sharedViewState.")]
-    *scatters, lines = state["compareRunCharts"]
-    axes = [(chart["yaxis"]["key"], chart["xaxis"]["key"]) for chart in scatters]
-    assert axes == [("accuracy", "latency_ms"), ("accuracy", "size_bytes")]
-    assert lines["selectedParams"] == ["pruning.ratio.stem"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def test_a_server_that_is_not_there_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    uri, started = f"http://127.0.0.1:{free_port()}", time.monotonic()
-    with pytest.raises(TrackingError) as caught:
-        MlflowTracker(uri, "digits-1", None)
-    assert isinstance(caught.value, ParetrimError)
-    assert f"cannot use the tracking server at {uri}" in str(caught.value)
-    assert time.monotonic() - started < 10
-
-
-@pytest.mark.parametrize("uri", ["nonsense://host", "sqlite-is-not-a-scheme:x"])
-def test_a_uri_that_mlflow_does_not_know_is_an_error_that_shows_it(uri: str) -> None:
-    with pytest.raises(TrackingError, match=re.escape(uri)):
-        MlflowTracker(uri, "digits-1", None)
-
-
-OPERATIONS: dict[str, Callable[[MlflowTracker], object]] = {
-    "logged": lambda tracker: tracker.logged(),
-    "log_trial": lambda tracker: tracker.log_trial(sample_record(3)),
-    "log_summary": lambda tracker: tracker.log_summary(sample_summary([sample_record(0)])),
-}
-
-
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_database_that_breaks_under_way_is_an_error_that_names_it(
-    search: Search, tmp_path: Path, operation: str
-) -> None:
-    database = tmp_path / "mlflow.db"
-    # Not only its file: the latest of what was written may still lie beside it.
-    with (
-        closing(sqlite3.connect(search.uri.removeprefix("sqlite:///"))) as there,
-        closing(sqlite3.connect(database)) as here,
-    ):
-        there.backup(here)
-    tracker = MlflowTracker(f"sqlite:///{database}", "digits-1", tmp_path)
-    database.write_bytes(b"no database any more " * 10_000)
-    with pytest.raises(TrackingError, match=re.escape(str(database))):
-        OPERATIONS[operation](tracker)
-
-
-def wait_for(process: subprocess.Popen[bytes], uri: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urlopen(f"{uri}/health", timeout=5):
-                return
-        except (URLError, OSError):
-            time.sleep(0.1)
-    raise AssertionError(f"the MLflow server did not come up; its exit code is {process.poll()}")
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """Run a real MLflow server on a free port of this machine and return its URI."""
-    port = free_port()
-    uri = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"]
-    command += ["--artifacts-destination", str(tmp_path / "server-files")]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (tmp_path / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, env={**os.environ, **quiet}, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True
-        )
-    try:
-        wait_for(process, uri)
-        yield uri
-    finally:
-        # The session holds the server and its workers, and nothing else.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def test_a_real_server_keeps_a_search(server: str, tmp_path: Path) -> None:
-    search = Search(server, "digits-1", None)
-    records = [sample_record(0), sample_record(3, latency_ms=0.1), sample_record(4, state="failed", cause="nan")]
-    for record in records:
-        search.tracker.log_trial(record)
-    summary = sample_summary(records)
-    search.tracker.log_summary(summary)
-    search.reopened().log_summary(summary)
-    assert search.reopened().logged() == {0, 3, 4}
-    assert search.files() == SUMMARY_FILES
-    assert search.text("front.json", tmp_path) == summary.report.to_json()
-    assert (search.run(3).data.tags["pareto"], search.run(4).info.status) == ("true", "FAILED")
