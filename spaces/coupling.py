@@ -15,7 +15,7 @@ from paretrim.evaluators.inputs import Inputs
 from paretrim.spaces.attention import Heads, close, find_heads, probe
 from paretrim.spaces.recurrent import KEPT, HiddenUnitsError
 from paretrim.spaces.rewriting import rewrite
-from paretrim.spaces.surgery import coupled, dependency_graph, read, ties
+from paretrim.spaces.surgery import choices, coupled, dependency_graph, read, ties
 
 LAYER_TYPES: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -27,7 +27,7 @@ class Group:
     Attributes:
         name: The name of its first layer in order of execution.
         layers: The layers whose output channels belong to it.
-        channels: How many output channels they have.
+        channels: How many output channels its first layer has; half of them where that layer's halves gate one another.
         multiple: Of how many channels parts can go: group normalization wants as many in each of its groups.
     """
 
@@ -105,7 +105,7 @@ def _coupled_layers(model: nn.Module, example: Inputs, names: list[str]) -> list
     for group in graph.get_all_groups(ignored_layers=[modules[names[-1]]], root_module_types=list(LAYER_TYPES)):
         members = sorted({path[m] for m in _cut_layers(graph, group)} & set(names), key=names.index)
         if members and names[-1] not in members:
-            channels = graph.get_out_channels(modules[members[0]])
+            channels = choices(graph, modules[members[0]])
             groups.append(Group(members[0], tuple(members), channels, _multiple(group)))
     return sorted(groups, key=lambda group: names.index(group.name))
 

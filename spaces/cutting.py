@@ -12,7 +12,7 @@ from torch import nn
 
 from paretrim.spaces.anatomy import Anatomy, Group
 from paretrim.spaces.importance import channel_scores, seed_of
-from paretrim.spaces.surgery import coupled, cut, dependency_graph, produced
+from paretrim.spaces.surgery import choices, coupled, cut, dependency_graph, produced
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Part:
     Attributes:
         group: What the anatomy says of it.
         root: A layer of it that is still there.
-        channels: How many it has now.
+        channels: How many can be chosen now.
     """
 
     group: Group
@@ -71,7 +71,7 @@ def parts(model: nn.Module, anatomy: Anatomy, graph: Any) -> list[Part]:
         root = next((modules[name] for name in group.layers if modules.get(name) in graph.module2node), None)
         if root is None or root in seen:
             continue
-        channels = int(graph.get_out_channels(root))
+        channels = choices(graph, root)
         seen |= {item.dep.target.module for item in produced(graph, coupled(graph, root, range(channels)))}
         found.append(Part(group, root, channels))
     return found

@@ -47,7 +47,8 @@ def channel_scores(kind: str, graph: Any, group: Any, seed: int = 0) -> torch.Te
 
     # What was put in for a shortcut holds ones and zeros that say nothing of a channel's worth.
     items = [each for each in group if _learned(each.dep.target.module)]
-    count = len(group[0].idxs)
+    # A gate's channels go with those that it gates, and are not counted for themselves.
+    count = 1 + max(group[0].root_idxs)
     if kind == "random":
         scores = torch.rand(count, generator=torch.Generator().manual_seed(seed))
     elif kind == "geometric_median":
@@ -58,7 +59,7 @@ def channel_scores(kind: str, graph: Any, group: Any, seed: int = 0) -> torch.Te
         scores = importance.BNScaleImportance()(items)
     else:
         scores = importance.GroupMagnitudeImportance(p=1 if kind == "l1" else 2)(items)
-    return _settled(scores, _empty(graph, group, count))
+    return _settled(scores[:count], _empty(graph, group, count))
 
 
 def head_scores(kind: str, model: nn.Module, group: Heads, seed: int = 0) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from paretrim.evaluators.inputs import Inputs
+from paretrim.spaces.gates import GatesTakenApart
 from paretrim.spaces.recurrent import opaque, pruners
 
 
@@ -21,7 +22,7 @@ def dependency_graph(model: nn.Module, example: Inputs) -> Any:
     try:
         for parameter in frozen:
             parameter.requires_grad_(True)
-        with warnings.catch_warnings(), opaque(model):
+        with warnings.catch_warnings(), opaque(model), GatesTakenApart():
             warnings.simplefilter("ignore")
             # In a tuple or a mapping: of a bare tensor it would first try each sample as an argument of its own.
             given = example.arguments()
@@ -36,6 +37,23 @@ def dependency_graph(model: nn.Module, example: Inputs) -> Any:
 def coupled(graph: Any, layer: nn.Module, channels: Sequence[int]) -> Any:
     """Return the group of all that must go with some output channels of a layer."""
     return graph.get_pruning_group(layer, _cutter(layer), list(channels))
+
+
+def choices(graph: Any, layer: nn.Module) -> int:
+    """Return how many output channels of a layer can be chosen: all, or half where its halves are multiplied.
+
+    Of a layer whose outputs are split into equal parts that come together again, as those of a gated linear unit do, the
+    channels of the first part are chosen, and those of the others go with them.
+    """
+    import torch_pruning
+
+    channels = int(graph.get_out_channels(layer))
+    whole = coupled(graph, layer, range(channels))
+    if not any(item.dep.target.type == torch_pruning.ops.OPTYPE.SPLIT for item in whole):
+        return channels
+    found = channels // len(coupled(graph, layer, [0])[0].idxs)
+    reached = coupled(graph, layer, range(found))[0].idxs
+    return found if sorted(reached) == list(range(channels)) else channels
 
 
 def cut(graph: Any, layer: nn.Module, channels: Sequence[int]) -> None:
