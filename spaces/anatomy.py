@@ -203,7 +203,7 @@ def dissect(
         example.signature,
         abilities,
         granularity,
-        traits_of(model),
+        traits_of(model, attends=bool(found.heads or found.whole_attentions)),
         found.heads,
         found.whole_attentions,
         blocks,

@@ -13,9 +13,14 @@ Trait = Literal["attention", "batch_norm", "dropout", "layer_norm"]
 _ATTENTION = (nn.MultiheadAttention, nn.Transformer, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 
-def traits_of(model: nn.Module) -> tuple[Trait, ...]:
-    """Return what a model has of attention, batch normalization, dropout and layer normalization, in that order."""
-    found: set[Trait] = set()
+def traits_of(model: nn.Module, *, attends: bool = False) -> tuple[Trait, ...]:
+    """Return what a model has of attention, batch normalization, dropout and layer normalization, in that order.
+
+    Args:
+        model: The model.
+        attends: Whether it is known to have attentions of its author's own.
+    """
+    found: set[Trait] = {"attention"} if attends else set()
     for module in model.modules():
         # Libraries of language models bring layer normalizations of their own, which are known by their names.
         if type(module).__name__.endswith(("LayerNorm", "LayerNorm2d", "RMSNorm")):

@@ -18,6 +18,7 @@ from paretrim.spaces.multihead import UnfoldedAttention, unfold
 from paretrim.spaces.pruning import PruningOptions, StructuredPruning
 from paretrim.spaces.recipe import Recipe
 from paretrim.spaces.testing import small_schooling
+from paretrim.spaces.traits import wants_adaptive_steps
 
 INPUTS = torch.randn(4, 5, 32, generator=torch.Generator().manual_seed(0))
 
@@ -52,6 +53,19 @@ class Fused(nn.Module):
         else:
             q, k, v = flat.unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
         scores = (q @ k.transpose(-2, -1) * self.head_dim**-0.5).softmax(dim=-1)
+        return self.proj((scores @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class Biased(Fused):
+    """One whose heads have parameters that are theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(4, 5, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        scores = (q @ k.transpose(-2, -1) * self.head_dim**-0.5 + self.bias).softmax(dim=-1)
         return self.proj((scores @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -296,3 +310,11 @@ class TestLeftWhole:
         found = dissect(Net(mixer).eval(), INPUTS)
         assert found.heads == ()
         assert "shares its weights with" in dict(found.whole_attentions)["attention"]
+
+
+@pytest.mark.parametrize("kind", [Mixer, Fused, Biased])
+def test_attentions_of_ones_own_make_a_model_a_transformer_whether_or_not_heads_can_go(kind: type[nn.Module]) -> None:
+    anatomy = dissect(Net(kind()).eval(), INPUTS)
+    assert len(anatomy.heads) == int(kind is not Biased)
+    assert wants_adaptive_steps(anatomy.traits)
+    assert not wants_adaptive_steps(dissect(Net(nn.Identity()).eval(), INPUTS).traits)
