@@ -15,21 +15,10 @@ from torch.nn import functional
 from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.splits import Split
 from paretrim.evaluators.storage import of_widths
-from paretrim.evaluators.target import (
-    LoweringRequest,
-)
+from paretrim.evaluators.target import LoweringRequest
 from paretrim.spaces.testing import small_net
 
-from .helper_onnx import (
-    TARGET,
-    codes,
-    conv_block,
-    layer_names,
-    lowered,
-    pooled,
-    producers,
-    seeded,
-)
+from .helper_onnx import TARGET, codes, conv_block, layer_names, lowered, pooled, producers, seeded
 
 
 class OverSequences(nn.Module):

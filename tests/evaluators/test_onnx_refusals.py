@@ -13,17 +13,10 @@ from paretrim.errors import LoweringError, UsageError
 from paretrim.evaluators import target as targets
 from paretrim.evaluators.signature import Signature
 from paretrim.evaluators.storage import of_widths
-from paretrim.evaluators.target import (
-    LoweringRequest,
-    TargetAddress,
-    TargetSettings,
-)
+from paretrim.evaluators.target import LoweringRequest, TargetAddress, TargetSettings
 from paretrim.evaluators.testing import ONNX
 
-from .helper_onnx import (
-    TARGET,
-    request_of,
-)
+from .helper_onnx import TARGET, request_of
 
 
 class DataDependent(nn.Module):

@@ -20,13 +20,7 @@ from torch import nn
 from paretrim.evaluators import target as targets
 from paretrim.evaluators.onnx_target import OnnxRuntimeCpu
 from paretrim.evaluators.signature import Signature
-from paretrim.evaluators.target import (
-    Activations,
-    LoweringRequest,
-    Optimization,
-    TargetAddress,
-    TargetSettings,
-)
+from paretrim.evaluators.target import Activations, LoweringRequest, Optimization, TargetAddress, TargetSettings
 from paretrim.evaluators.testing import ONNX, TargetContract, random_inputs
 from paretrim.evaluators.weights import Weights
 from paretrim.spaces.testing import small_net
